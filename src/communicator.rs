@@ -1,0 +1,1 @@
+//! The communicator: a group of ranks and the operations among them.

@@ -1,0 +1,34 @@
+//! FMI, the FaaS Message Interface: MPI-style message passing for serverless
+//! functions and anything else that can open a socket.
+//!
+//! N processes each know their rank and the size of the job; a
+//! [`Communicator`] moves their data. See `README.md` for the C API and the
+//! `fmi` command, `ARCHITECTURE.md` for the parts.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("FMI runs on Linux");
+
+mod channel;
+mod collective;
+mod communicator;
+mod config;
+mod datatype;
+mod endpoint;
+mod engine;
+mod error;
+mod link;
+mod log;
+mod op;
+mod operation;
+pub mod rendezvous;
+
+#[cfg(feature = "capi")]
+mod capi;
+
+pub use communicator::{Communicator, Hint};
+pub use config::{Config, WaitMode};
+pub use datatype::{ALL_DATATYPES, Datatype, Element};
+pub use error::{ALL_KINDS, Error, ErrorKind, Result};
+pub use log::LogLevel;
+pub use op::{BuiltinOp, CallbackFailure, Op, Order, UserFunction};
+pub use operation::Operation;
