@@ -1,0 +1,105 @@
+//! A context's collective half: which call is running, and whether an earlier
+//! one failed.
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::frame::AbortNotice;
+
+pub(super) struct Context {
+    /// The endpoint ranks of the members.
+    pub(super) members: Vec<u32>,
+    /// Number of the next collective, or of the running one.
+    pub(super) sequence: u64,
+    /// Whether a frame of the running collective has left or been matched.
+    pub(super) moved: bool,
+    /// How many frames of collectives lie unmatched.
+    pub(super) early: u32,
+    /// Whether the members have been told of the failure.
+    pub(super) told: bool,
+    failure: Option<Error>,
+    /// Whether a call has returned the failure as it is.
+    reported: bool,
+}
+
+impl Context {
+    pub(super) fn new(members: Vec<u32>) -> Self {
+        Self {
+            members,
+            sequence: 0,
+            moved: false,
+            early: 0,
+            told: false,
+            failure: None,
+            reported: false,
+        }
+    }
+
+    pub(super) fn begin(&mut self) -> Result<u64> {
+        if let Some(error) = &self.failure {
+            if !std::mem::replace(&mut self.reported, true) {
+                return Err(error.clone());
+            }
+            return Err(Error::new(
+                ErrorKind::Poisoned,
+                format!("an earlier collective of this communicator failed: {}", error.message()),
+            )
+            .with_cause(error.cause(), error.cause_rank().or(error.peer())));
+        }
+        self.moved = false;
+        Ok(self.sequence)
+    }
+
+    /// The running collective is over; its number is used up.
+    pub(super) fn finish(&mut self) {
+        self.sequence += 1;
+    }
+
+    /// Whether a collective with this number is over.
+    pub(super) fn is_finished(&self, sequence: u64) -> bool {
+        sequence < self.sequence
+    }
+
+    /// Keeps the first failure.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    pub(super) fn mark_reported(&mut self) {
+        self.reported = true;
+    }
+}
+
+impl AbortNotice {
+    /// The error of a collective that another rank's failure ended. A lost rank
+    /// and a mismatch are what they are wherever they were seen.
+    pub(super) fn error(&self) -> Error {
+        let rank = self.cause_rank;
+        let (kind, text) = match (self.cause, self.about) {
+            (ErrorKind::Aborted, _) => {
+                (ErrorKind::Aborted, format!("rank {rank} aborted the job with code {}", self.code))
+            }
+            (ErrorKind::PeerLost, Some(lost)) => {
+                (ErrorKind::PeerLost, format!("rank {lost} was lost, as rank {rank} has seen"))
+            }
+            (ErrorKind::Mismatch, _) => {
+                (ErrorKind::Mismatch, format!("rank {rank} has found that the ranks do not call the same"))
+            }
+            (cause, Some(peer)) => (
+                ErrorKind::Aborted,
+                format!("the operation failed on rank {rank} with {} on rank {peer}", cause.name()),
+            ),
+            (cause, None) => {
+                (ErrorKind::Aborted, format!("the operation failed on rank {rank} with {}", cause.name()))
+            }
+        };
+        let error = Error::new(kind, text).with_cause(self.cause, Some(rank));
+        match self.about {
+            Some(peer) => error.with_peer(peer),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The engine: matching, flow control and requests of one endpoint.
+//!
+//! It has no sockets, no clock and no threads. Whoever drives it asks for the
+//! bytes that shall go to a peer ([`Engine::output`], [`Engine::written`]), hands
+//! in what came ([`Engine::window`], [`Engine::filled`], [`Engine::feed`]), tells
+//! it of links that open and close, and polls requests. All ranks here are the
+//! endpoint's.
+//!
+//! A message that fits the credit leaves as one EAGER frame. A longer one leaves
+//! as an RTS frame with as many bytes inline as the credit allows; the rest
+//! follows in DATA frames once the receiver says CTS, which it does as soon as a
+//! receive is posted or the message fits `unexpected_limit`. Payload goes
+//! straight from the sender's buffer to the link, and from the link to the
+//! receiver's buffer; it is kept here only when nobody has asked for it yet.
+//!
+//! The engine keeps pointers to the buffers of requests. Whoever posts a request
+//! keeps the buffer alive and untouched until the request has been polled to its
+//! end or cancelled; the futures in [`crate::endpoint`] do so by borrowing it.
+
+mod context;
+mod credit;
+pub(crate) mod frame;
+mod incoming;
+mod outgoing;
+
+
+use std::collections::{HashMap, VecDeque};
+use std::task::Poll;
+
+use slab::Slab;
+
+use crate::error::{Error, ErrorKind, Result};
+use context::Context;
+use credit::{Allowance, Ledger};
+use frame::{AbortNotice, Header, Kind, MessageId};
+use incoming::{Inbox, Message, MessageKey, Posted};
+use outgoing::{Outbox, Outgoing};
+
+pub(crate) use credit::WINDOW_BYTES;
+pub(crate) use incoming::{Received, Selector};
+pub(crate) use outgoing::Envelope;
+
+/// A send request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SendKey(usize);
+
+/// A receive request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecvKey(usize);
+
+/// What became of a send that was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Withdrawal {
+    /// Its last byte is on the way: it counts as sent.
+    Sent,
+    /// The receiver will not see it, or learns that it was cancelled.
+    Withdrawn,
+}
+
+/// Where the link to a peer stands.
+#[derive(Clone, Debug)]
+enum LinkState {
+    /// None yet.
+    Absent,
+    Open,
+    /// The peer said GOODBYE; its link may still be open.
+    Left,
+    /// The link broke.
+    Lost(Error),
+}
+
+struct Peer {
+    link: LinkState,
+    allowance: Allowance,
+    ledger: Ledger,
+    outbox: Outbox,
+    inbox: Inbox,
+    /// Messages under way from this peer that are not complete.
+    incomplete: Vec<MessageKey>,
+    /// Receives posted for this peer and not matched yet, in posting order.
+    posted: Vec<RecvKey>,
+    /// Receives for this peer that wait for a message or its rest.
+    expected: u32,
+    said_goodbye: bool,
+}
+
+impl Peer {
+    fn is_busy(&self) -> bool {
+        self.expected > 0 || !self.outbox.is_empty() || !self.incomplete.is_empty()
+    }
+}
+
+/// Matching, flow control and requests of one endpoint.
+pub(crate) struct Engine {
+    me: u32,
+    peers: Vec<Peer>,
+    contexts: HashMap<u64, Context>,
+    sends: Slab<Outgoing>,
+    recvs: Slab<Posted>,
+    messages: Slab<Message>,
+    /// Receives from any source, in posting order.
+    posted_any: Vec<RecvKey>,
+    /// Messages of collectives that nobody has asked for yet.
+    early_steps: HashMap<(u32, MessageId), MessageKey>,
+    /// Point-to-point messages that nobody has asked for yet, by context and
+    /// source, in the order of arrival.
+    unexpected: HashMap<(u64, u32), VecDeque<MessageKey>>,
+    unexpected_bytes: u64,
+    unexpected_limit: u64,
+    /// Counts arrivals and posts: both queues are ordered by it.
+    clock: u64,
+}
+
+// SAFETY: the raw pointers are to buffers that whoever posted the request keeps
+// alive and does not touch meanwhile; the engine uses them only inside its
+// methods, from whichever thread has exclusive access to it.
+unsafe impl Send for Engine {}
+
+impl Engine {
+    /// The engine of rank `me` of `size`; it keeps up to `unexpected_limit`
+    /// bytes of messages that nobody has asked for yet.
+    pub(crate) fn new(me: u32, size: u32, unexpected_limit: u64) -> Self {
+        assert!(me < size);
+        let peers = (0..size)
+            .map(|rank| Peer {
+                link: if rank == me { LinkState::Open } else { LinkState::Absent },
+                allowance: Allowance::default(),
+                ledger: Ledger::default(),
+                outbox: Outbox::default(),
+                inbox: Inbox::default(),
+                incomplete: Vec::new(),
+                posted: Vec::new(),
+                expected: 0,
+                said_goodbye: false,
+            })
+            .collect();
+        Self {
+            me,
+            peers,
+            contexts: HashMap::new(),
+            sends: Slab::new(),
+            recvs: Slab::new(),
+            messages: Slab::new(),
+            posted_any: Vec::new(),
+            early_steps: HashMap::new(),
+            unexpected: HashMap::new(),
+            unexpected_bytes: 0,
+            unexpected_limit,
+            clock: 0,
+        }
+    }
+
+    pub(crate) fn size(&self) -> u32 {
+        self.peers.len() as u32
+    }
+
+    /// Whether requests wait for a link to `peer` that is not there yet.
+    pub(crate) fn wants_link(&self, peer: u32) -> bool {
+        let entry = &self.peers[peer as usize];
+        matches!(entry.link, LinkState::Absent) && entry.is_busy()
+    }
+
+    /// Whether anything is awaited from `peer`, or on its way to it.
+    pub(crate) fn is_busy_with(&self, peer: u32) -> bool {
+        self.peers[peer as usize].is_busy()
+    }
+
+    /// Whether a receive from any source is posted: every link matters.
+    pub(crate) fn awaits_anyone(&self) -> bool {
+        !self.posted_any.is_empty()
+    }
+
+    pub(crate) fn has_output(&self, peer: u32) -> bool {
+        !self.peers[peer as usize].outbox.is_empty()
+    }
+
+    /// Whether the peer has said that it leaves, or its link is gone.
+    pub(crate) fn is_gone(&self, peer: u32) -> bool {
+        matches!(self.peers[peer as usize].link, LinkState::Left | LinkState::Lost(_))
+    }
+
+    /// Whether messages to `peer` may not have been read by it yet.
+    pub(crate) fn has_unread_at(&self, peer: u32) -> bool {
+        let entry = &self.peers[peer as usize];
+        !self.is_gone(peer) && entry.allowance.outstanding().messages > 0
+    }
+
+    /// The link to `peer` stands; frames may flow.
+    pub(crate) fn link_opened(&mut self, peer: u32) {
+        let entry = &mut self.peers[peer as usize];
+        if matches!(entry.link, LinkState::Absent) {
+            entry.link = LinkState::Open;
+        }
+    }
+
+    /// The link to `peer` ended: in order when the peer had said GOODBYE, else
+    /// because of `why`. Also for a peer without a link that is known to be lost.
+    pub(crate) fn link_closed(&mut self, peer: u32, why: Error) {
+        let entry = &mut self.peers[peer as usize];
+        let why = why.with_peer(peer);
+        match entry.link {
+            LinkState::Lost(_) => return,
+            LinkState::Left => {}
+            LinkState::Absent | LinkState::Open => {
+                entry.link = LinkState::Lost(why.clone());
+                for context in self.contexts.values_mut().filter(|c| c.members.contains(&peer)) {
+                    context.fail(why.clone());
+                }
+            }
+        }
+        self.drop_traffic_of(peer, &why);
+    }
+
+    /// No link to `peer` could be made: what waits for it fails; a later request
+    /// tries again.
+    pub(crate) fn connect_failed(&mut self, peer: u32, why: Error) {
+        if matches!(self.peers[peer as usize].link, LinkState::Absent) {
+            self.drop_traffic_of(peer, &why.with_peer(peer));
+        }
+    }
+
+    /// Queues GOODBYE for `peer`, behind what is queued already.
+    pub(crate) fn say_goodbye(&mut self, peer: u32) {
+        let entry = &mut self.peers[peer as usize];
+        if matches!(entry.link, LinkState::Open | LinkState::Left) && !entry.said_goodbye && peer != self.me {
+            entry.said_goodbye = true;
+            entry.outbox.push_control_last(Header::bare(Kind::Goodbye));
+        }
+    }
+
+    /// What a request with `peer` fails with, where the peer is gone.
+    fn gone_error(&self, peer: u32) -> Option<Error> {
+        match &self.peers[peer as usize].link {
+            LinkState::Absent | LinkState::Open => None,
+            LinkState::Left => Some(left_error(peer)),
+            LinkState::Lost(why) => Some(why.clone()),
+        }
+    }
+
+    /// The peer said GOODBYE, or is known to have left: it neither sends nor
+    /// receives any more. Over an open link it waits to hear that its messages
+    /// have been read.
+    pub(crate) fn peer_left(&mut self, peer: u32) {
+        self.peers[peer as usize].link = LinkState::Left;
+        self.drop_traffic_of(peer, &left_error(peer));
+        self.return_all_credit(peer);
+    }
+
+    /// Fails what waits for a peer. Whole messages from it stay.
+    fn drop_traffic_of(&mut self, peer: u32, error: &Error) {
+        let entry = &mut self.peers[peer as usize];
+        let stays_open = matches!(entry.link, LinkState::Left);
+        entry.outbox.clear(stays_open);
+        for (_, send) in &mut self.sends {
+            if send.peer == peer {
+                send.fail(error.clone());
+            }
+        }
+        for key in std::mem::take(&mut self.peers[peer as usize].incomplete) {
+            self.drop_message(key, error);
+        }
+        self.peers[peer as usize].inbox = Inbox::default();
+        for key in std::mem::take(&mut self.peers[peer as usize].posted) {
+            self.fail_recv(key, error.clone());
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+/// Contexts: the collectives' half.
+impl Engine {
+    /// Makes a context known, with the endpoint ranks of its members.
+    pub(crate) fn open_context(&mut self, context: u64, members: Vec<u32>) {
+        let mut failure = None;
+        let mut entry = Context::new(members);
+        for rank in &entry.members {
+            if let LinkState::Lost(why) = &self.peers[*rank as usize].link {
+                failure.get_or_insert_with(|| why.clone());
+            }
+        }
+        if let Some(why) = failure {
+            entry.fail(why);
+        }
+        entry.early = self.early_of(context);
+        self.contexts.insert(context, entry);
+    }
+
+    /// Starts the context's next collective and returns its sequence number.
+    ///
+    /// # Errors
+    /// The failure that poisoned the context: as it is to the first call that
+    /// meets it, as [`ErrorKind::Poisoned`] with that cause to the others.
+    pub(crate) fn begin_collective(&mut self, context: u64) -> Result<u64> {
+        self.context_mut(context).begin()
+    }
+
+    /// Ends the collective that `begin_collective` started. When it failed
+    /// after a frame of it had left or come, the context is poisoned and its
+    /// members are told; when nothing had moved, it is as if it had not been
+    /// called.
+    pub(crate) fn end_collective(&mut self, context: u64, failure: Option<(Error, AbortNotice)>) {
+        let entry = self.context_mut(context);
+        match failure {
+            None => {
+                entry.finish();
+                if entry.early > 0 {
+                    self.check_leftovers(context);
+                }
+            }
+            Some((error, notice)) if entry.moved || entry.failure().is_some() => {
+                entry.finish();
+                self.poison(context, error, &notice);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Fails the context's collectives with `error`, and tells the members that
+    /// have an open link what `notice` says.
+    pub(crate) fn poison(&mut self, context: u64, error: Error, notice: &AbortNotice) {
+        let entry = self.context_mut(context);
+        entry.fail(error);
+        entry.mark_reported();
+        if std::mem::replace(&mut entry.told, true) {
+            return;
+        }
+        let members = std::mem::take(&mut entry.members);
+        for &rank in &members {
+            self.push_control(rank, notice.header());
+        }
+        self.context_mut(context).members = members;
+        self.drop_early_steps(context);
+    }
+
+    /// Why the context's collectives fail, if they do.
+    pub(crate) fn context_failure(&self, context: u64) -> Option<&Error> {
+        self.contexts.get(&context).and_then(Context::failure)
+    }
+
+    /// Notes that a frame of the running collective has left or been matched:
+    /// from here on its failure concerns the others.
+    fn note_move(&mut self, id: MessageId) {
+        if id.collective
+            && let Some(context) = self.contexts.get_mut(&id.context)
+        {
+            context.moved = true;
+        }
+    }
+
+    fn context_mut(&mut self, context: u64) -> &mut Context {
+        self.contexts.get_mut(&context).expect("contexts are opened before they are used")
+    }
+
+    fn receive_abort(&mut self, source: u32, header: &Header) {
+        let notice = AbortNotice::parse(header);
+        let Some(context) = self.contexts.get_mut(&notice.context) else { return };
+        if !context.members.contains(&source) {
+            return;
+        }
+        context.fail(notice.error());
+        self.drop_early_steps(notice.context);
+    }
+}
+
+/// Requests.
+impl Engine {
+    /// The state of a send; a finished one is forgotten.
+    pub(crate) fn poll_send(&mut self, key: SendKey) -> Poll<Result<()>> {
+        let send = &self.sends[key.0];
+        let Some(result) = send.result() else {
+            return match self.failure_of(send.envelope.id) {
+                Some(error) => {
+                    self.cancel_send(key);
+                    Poll::Ready(Err(error))
+                }
+                None => Poll::Pending,
+            };
+        };
+        self.sends.remove(key.0);
+        Poll::Ready(result)
+    }
+
+    /// The state of a receive; a finished one is forgotten.
+    pub(crate) fn poll_recv(&mut self, key: RecvKey) -> Poll<Result<Received>> {
+        if let Some(result) = self.take_result(key) {
+            return Poll::Ready(result);
+        }
+        let selector = self.recvs[key.0].selector;
+        match selector.collective_context().and_then(|context| self.context_failure(context)).cloned() {
+            Some(error) => {
+                self.cancel_recv(key);
+                Poll::Ready(Err(error))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn failure_of(&self, id: MessageId) -> Option<Error> {
+        if id.collective { self.context_failure(id.context).cloned() } else { None }
+    }
+}
+
+fn left_error(peer: u32) -> Error {
+    Error::new(ErrorKind::PeerLeft, format!("rank {peer} has left the job")).with_peer(peer)
+}

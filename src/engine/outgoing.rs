@@ -1,0 +1,378 @@
+//! The sending half: send requests, and the frames on their way to each peer.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use zerocopy::IntoBytes;
+
+use super::credit::Amount;
+use super::frame::{FRAGMENT_MAX, HEADER_LEN, Header, Kind, MessageId};
+use super::{Engine, LinkState, SendKey, Withdrawal};
+use crate::error::{Error, Result};
+
+/// What a message says of itself in its frames.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Envelope {
+    pub(crate) id: MessageId,
+    pub(crate) operation: u8,
+    pub(crate) algorithm: u8,
+    pub(crate) signature: u32,
+}
+
+/// A send request.
+pub(super) struct Outgoing {
+    pub(super) peer: u32,
+    pub(super) envelope: Envelope,
+    pub(super) data: *const u8,
+    pub(super) length: usize,
+    /// Bytes that stand in frames, written or being written.
+    framed: usize,
+    /// Whether the peer has seen a byte of it.
+    announced: bool,
+    granted: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    /// In the peer's queue: its first frame or next fragment shall go.
+    Queued,
+    /// In the frame that is being written.
+    InFrame,
+    /// Until clear-to-send.
+    AwaitsGrant,
+    /// To oneself, too large to be kept: until a receive takes it.
+    AwaitsReceive,
+    Done,
+    Failed(Error),
+}
+
+impl Outgoing {
+    pub(super) fn result(&self) -> Option<Result<()>> {
+        match &self.stage {
+            Stage::Done => Some(Ok(())),
+            Stage::Failed(error) => Some(Err(error.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: Error) {
+        if !matches!(self.stage, Stage::Done) {
+            self.stage = Stage::Failed(error);
+        }
+    }
+}
+
+enum Item {
+    Control(Header),
+    Message(SendKey),
+}
+
+enum Payload {
+    /// In the buffer of the send request.
+    Borrowed(*const u8, usize),
+    /// Copied out, because the request was cancelled half way.
+    Owned(Vec<u8>),
+}
+
+impl Payload {
+    fn len(&self) -> usize {
+        match self {
+            Self::Borrowed(_, len) => *len,
+            Self::Owned(bytes) => bytes.len(),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            // SAFETY: the send request that the frame belongs to is alive, and
+            // with it its buffer: cancelling it makes the payload an owned one.
+            Self::Borrowed(data, len) => unsafe { std::slice::from_raw_parts(*data, *len) },
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// A frame that is being written.
+struct Frame {
+    kind: Kind,
+    header: Header,
+    payload: Payload,
+    written: usize,
+    /// The request whose bytes these are; `None` for control frames, and when
+    /// the request was cancelled.
+    send: Option<SendKey>,
+    /// What the frame spent.
+    cost: Amount,
+}
+
+/// What is on its way to one peer.
+#[derive(Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<Item>,
+    frame: Option<Frame>,
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.frame.is_none() && self.queue.is_empty()
+    }
+
+    /// Queues a control frame behind everything else.
+    pub(super) fn push_control_last(&mut self, header: Header) {
+        self.queue.push_back(Item::Control(header));
+    }
+
+    /// Queues a control frame before the messages: it goes in the next gap.
+    pub(super) fn push_control_first(&mut self, header: Header) {
+        let at = self.queue.iter().take_while(|item| matches!(item, Item::Control(_))).count();
+        self.queue.insert(at, Item::Control(header));
+    }
+
+    /// Forgets everything; where `finish_frame`, a frame half written is
+    /// finished from a copy, so that the stream stays in step.
+    pub(super) fn clear(&mut self, finish_frame: bool) {
+        self.queue.clear();
+        if finish_frame && let Some(frame) = self.frame.as_mut().filter(|frame| frame.written > 0) {
+            frame.payload = Payload::Owned(frame.payload.bytes().to_vec());
+            frame.send = None;
+        } else {
+            self.frame = None;
+        }
+    }
+
+    fn remove_message(&mut self, key: SendKey) {
+        self.queue.retain(|item| !matches!(item, Item::Message(queued) if *queued == key));
+    }
+}
+
+impl Engine {
+    /// Starts sending `length` bytes at `data` to `peer`. They must stay valid
+    /// and unchanged until the request is polled to its end or cancelled.
+    pub(crate) fn post_send(&mut self, peer: u32, envelope: Envelope, data: *const u8, length: usize) -> SendKey {
+        let stage = match self.gone_error(peer) {
+            Some(error) => Stage::Failed(error),
+            None => Stage::Queued,
+        };
+        let queued = matches!(stage, Stage::Queued);
+        let key = SendKey(self.sends.insert(Outgoing {
+            peer,
+            envelope,
+            data,
+            length,
+            framed: 0,
+            announced: false,
+            granted: false,
+            stage,
+        }));
+        match queued {
+            true if peer == self.me => self.deliver_to_self(key),
+            true => self.peers[peer as usize].outbox.queue.push_back(Item::Message(key)),
+            false => {}
+        }
+        key
+    }
+
+    /// A message to oneself: to the receive that waits for it, else kept.
+    fn deliver_to_self(&mut self, key: SendKey) {
+        let send = &self.sends[key.0];
+        let (envelope, data, length) = (send.envelope, send.data, send.length);
+        self.note_move(envelope.id);
+        let taken = self.arrive_from_self(key, envelope, data, length);
+        self.sends[key.0].stage = if taken { Stage::Done } else { Stage::AwaitsReceive };
+    }
+
+    /// A receive has taken the message that this request sends to oneself.
+    pub(super) fn self_send_done(&mut self, key: SendKey) {
+        self.sends[key.0].stage = Stage::Done;
+    }
+
+    pub(super) fn self_send_bytes(&self, key: SendKey) -> (*const u8, usize) {
+        let send = &self.sends[key.0];
+        (send.data, send.length)
+    }
+
+    /// Withdraws a send; its buffer is free when this returns.
+    ///
+    /// A frame that is half written is finished from a copy: the stream stays
+    /// in step, and where it was the message's last, the message counts as sent.
+    pub(crate) fn cancel_send(&mut self, key: SendKey) -> Withdrawal {
+        let send = self.sends.remove(key.0);
+        let peer = &mut self.peers[send.peer as usize];
+        let whole = send.framed == send.length;
+        match send.stage {
+            Stage::Done => return Withdrawal::Sent,
+            Stage::Failed(_) => return Withdrawal::Withdrawn,
+            Stage::AwaitsReceive => {
+                self.forget_self_send(key);
+                return Withdrawal::Withdrawn;
+            }
+            // An empty message that waits for its grant is all there already.
+            Stage::AwaitsGrant if whole => return Withdrawal::Sent,
+            Stage::AwaitsGrant => {}
+            Stage::Queued => peer.outbox.remove_message(key),
+            Stage::InFrame => {
+                let frame = peer.outbox.frame.as_mut().expect("the request is in the frame");
+                if frame.written == 0 {
+                    peer.allowance.refund(frame.cost);
+                    peer.outbox.frame = None;
+                } else {
+                    frame.payload = Payload::Owned(frame.payload.bytes().to_vec());
+                    frame.send = None;
+                    if whole {
+                        return Withdrawal::Sent;
+                    }
+                }
+            }
+        }
+        if send.announced {
+            self.send_cancel(send.peer, &send.envelope);
+        }
+        Withdrawal::Withdrawn
+    }
+
+    fn send_cancel(&mut self, peer: u32, envelope: &Envelope) {
+        self.push_control(peer, Header::control(Kind::Cancel, envelope.operation, envelope.id));
+    }
+
+    /// Queues a control frame for the next gap, where the peer can still hear it.
+    pub(super) fn push_control(&mut self, peer: u32, header: Header) {
+        let entry = &mut self.peers[peer as usize];
+        if matches!(entry.link, LinkState::Open) && peer != self.me {
+            entry.outbox.push_control_first(header);
+        }
+    }
+
+    /// Clear-to-send came for one of our messages.
+    pub(super) fn receive_grant(&mut self, peer: u32, id: MessageId) {
+        // A grant for a message that we have withdrawn meanwhile finds nothing.
+        let found = self
+            .sends
+            .iter_mut()
+            .find(|(_, send)| send.peer == peer && send.envelope.id == id && !send.granted);
+        let Some((key, send)) = found else { return };
+        send.granted = true;
+        if matches!(send.stage, Stage::AwaitsGrant) {
+            self.continue_send(SendKey(key));
+        }
+    }
+
+    /// The bytes that shall go to `peer` next, header and payload; empty when
+    /// there is nothing. Ask again after [`written`](Self::written).
+    pub(crate) fn output(&mut self, peer: u32) -> Option<[IoSlice<'_>; 2]> {
+        if self.peers[peer as usize].outbox.frame.is_none() {
+            let frame = self.next_frame(peer)?;
+            self.peers[peer as usize].outbox.frame = Some(frame);
+        }
+        let frame = self.peers[peer as usize].outbox.frame.as_ref().expect("just made");
+        let head = &frame.header.as_bytes()[frame.written.min(HEADER_LEN)..];
+        let body = &frame.payload.bytes()[frame.written.saturating_sub(HEADER_LEN)..];
+        Some([IoSlice::new(head), IoSlice::new(body)])
+    }
+
+    fn next_frame(&mut self, peer: u32) -> Option<Frame> {
+        let entry = &mut self.peers[peer as usize];
+        let mut frame = match entry.outbox.queue.pop_front()? {
+            Item::Control(header) => Frame {
+                kind: Kind::Credit,
+                header,
+                payload: Payload::Owned(Vec::new()),
+                written: 0,
+                send: None,
+                cost: Amount::default(),
+            },
+            Item::Message(key) => {
+                let send = &mut self.sends[key.0];
+                send.stage = Stage::InFrame;
+                let Envelope { id, operation, algorithm, signature } = send.envelope;
+                let rest = send.length - send.framed;
+                let (kind, bytes, messages) = if send.granted {
+                    (Kind::Data, rest.min(FRAGMENT_MAX), 0)
+                } else {
+                    match entry.allowance.grant(send.length).map(|bytes| bytes as usize) {
+                        Some(bytes) if bytes == send.length => (Kind::Eager, bytes, 1),
+                        Some(bytes) => (Kind::Rts, bytes, 1),
+                        None => (Kind::Rts, 0, 0),
+                    }
+                };
+                let (length, inline) = match kind {
+                    Kind::Data => (bytes as u64, 0),
+                    _ => (send.length as u64, bytes as u32),
+                };
+                let cost = Amount { bytes: if messages > 0 { bytes as u32 } else { 0 }, messages };
+                entry.allowance.spend(cost);
+                // SAFETY: `framed` is at most `length`, so the pointer stays in
+                // the buffer or one past its end.
+                let payload = Payload::Borrowed(unsafe { send.data.add(send.framed) }, bytes);
+                send.framed += bytes;
+                let header = Header::control(kind, operation, id)
+                    .with_algorithm(algorithm, signature)
+                    .with_length(length, inline);
+                Frame { kind, header, payload, written: 0, send: Some(key), cost }
+            }
+        };
+        let (bytes, messages) = entry.ledger.announce();
+        frame.header.set_credit(bytes, messages);
+        Some(frame)
+    }
+
+    /// The link took `count` more bytes of what [`output`](Self::output) showed.
+    pub(crate) fn written(&mut self, peer: u32, count: usize) {
+        let outbox = &mut self.peers[peer as usize].outbox;
+        let Some(frame) = outbox.frame.as_mut() else { return };
+        let first = frame.written == 0 && count > 0;
+        frame.written += count;
+        let (id, kind, send) = (frame.header.id(), frame.kind, frame.send);
+        if frame.written == HEADER_LEN + frame.payload.len() {
+            outbox.frame = None;
+            if let Some(key) = send {
+                self.frame_sent(key, kind);
+            }
+        }
+        if first {
+            if let Some(send) = send.and_then(|key| self.sends.get_mut(key.0)) {
+                send.announced = true;
+            }
+            self.note_move(id);
+        }
+    }
+
+    fn frame_sent(&mut self, key: SendKey, kind: Kind) {
+        let send = &mut self.sends[key.0];
+        if kind == Kind::Eager {
+            send.stage = Stage::Done;
+        } else if send.granted {
+            self.continue_send(key);
+        } else {
+            send.stage = Stage::AwaitsGrant;
+        }
+    }
+
+    /// A granted message: its next fragment, if there is one.
+    fn continue_send(&mut self, key: SendKey) {
+        let send = &mut self.sends[key.0];
+        if send.framed == send.length {
+            send.stage = Stage::Done;
+        } else {
+            send.stage = Stage::Queued;
+            self.peers[send.peer as usize].outbox.queue.push_back(Item::Message(key));
+        }
+    }
+
+    /// Queues a CREDIT frame where the peer waits for more than half of its
+    /// window and no other frame is about to tell it.
+    pub(super) fn return_credit(&mut self, peer: u32) {
+        let entry = &mut self.peers[peer as usize];
+        if entry.ledger.is_due() && entry.outbox.is_empty() {
+            self.push_control(peer, Header::bare(Kind::Credit));
+        }
+    }
+
+    /// Queues a CREDIT frame for whatever has not been told yet: a peer that
+    /// leaves waits for it.
+    pub(super) fn return_all_credit(&mut self, peer: u32) {
+        let entry = &mut self.peers[peer as usize];
+        if entry.ledger.is_behind() {
+            entry.outbox.push_control_last(Header::bare(Kind::Credit));
+        }
+    }
+}
