@@ -1,7 +1,8 @@
 //! Log lines: to the user's callback, or to standard error where `FMI_LOG`
 //! asks for it; else nowhere.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::sync::Arc;
 
 /// How much is logged. The numbers are those of the C API.
@@ -51,7 +52,7 @@ impl LogLevel {
 }
 
 /// The user's log function.
-pub type LogFunction = dyn Fn(LogLevel, &str) + Send + Sync;
+pub(crate) type LogFunction = dyn Fn(LogLevel, &str) + Send + Sync;
 
 /// Where log lines go, and which.
 #[derive(Clone, Default)]
@@ -78,18 +79,87 @@ impl Logger {
 
     /// Logs one line.
     pub(crate) fn log(&self, level: LogLevel, text: fmt::Arguments<'_>) {
-        if !self.sinks.iter().any(|(limit, _)| level <= *limit) {
-            return;
-        }
-        let text = text.to_string();
+        let mut line = None;
         for (limit, sink) in &self.sinks {
-            if level > *limit {
+            // Off is a limit, and no level of a line.
+            if level == LogLevel::Off || level > *limit {
                 continue;
             }
+            let line = line.get_or_insert_with(|| one_line(text));
             match sink {
-                Sink::Function(function) => function(level, &text),
-                Sink::Stderr => eprintln!("fmi {}: {text}", level.name()),
+                Sink::Function(function) => function(level, line),
+                // In one write, so that the lines of processes that share it stay whole.
+                // Not eprintln, which panics where standard error takes nothing more.
+                Sink::Stderr => {
+                    let whole = format!("fmi {}: {line}\n", level.name());
+                    let _ = std::io::stderr().write_all(whole.as_bytes());
+                }
             }
         }
+    }
+}
+
+/// The text with its control characters escaped: it may hold what a file or a
+/// peer says, and shall neither forge a second line nor move a terminal's cursor.
+fn one_line(text: fmt::Arguments<'_>) -> String {
+    let text = text.to_string();
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            let _ = write!(line, "{}", c.escape_debug());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn levels_have_names_and_numbers() {
+        for (code, name) in ["off", "error", "warn", "info", "debug"].into_iter().enumerate() {
+            let level = LogLevel::from_name(name).unwrap();
+            assert_eq!(level.name(), name);
+            assert_eq!(LogLevel::from_code(code as i32), Some(level));
+        }
+        assert_eq!(LogLevel::from_name("Warn"), None);
+        assert_eq!(LogLevel::from_code(-1), None);
+        assert_eq!(LogLevel::from_code(5), None);
+    }
+
+    #[test]
+    fn a_sink_gets_the_lines_up_to_its_level() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let mut logger = Logger::default();
+        for (name, limit) in [("off", LogLevel::Off), ("warn", LogLevel::Warn), ("debug", LogLevel::Debug)] {
+            let lines = Arc::clone(&lines);
+            logger.add_function(
+                limit,
+                Arc::new(move |level, text: &str| lines.lock().unwrap().push((name, level, text.to_owned()))),
+            );
+        }
+        logger.log(LogLevel::Warn, format_args!("a{}", 1));
+        logger.log(LogLevel::Info, format_args!("b"));
+        logger.log(LogLevel::Off, format_args!("c"));
+        assert_eq!(
+            *lines.lock().unwrap(),
+            [
+                ("warn", LogLevel::Warn, "a1".to_owned()),
+                ("debug", LogLevel::Warn, "a1".to_owned()),
+                ("debug", LogLevel::Info, "b".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_stays_one_line() {
+        assert_eq!(one_line(format_args!("a\nfmi error: \x1b[2J\u{e9}")), "a\\nfmi error: \\u{1b}[2J\u{e9}");
     }
 }
