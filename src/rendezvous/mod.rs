@@ -1,0 +1,10 @@
+//! Rendezvous: how the ranks of a job find each other.
+//!
+//! A rank joins its job at the rendezvous server, names the peers it wants a
+//! link to, and is told their addresses when both sides are ready. The server
+//! carries no payload. The protocol (`protocol`) and both of its sides (the
+//! `client` and the server's `registry`) own neither sockets nor a clock; the
+//! `server` puts them on the network.
+
+pub(crate) mod client;
+pub(crate) mod protocol;
