@@ -21,6 +21,7 @@ mod log;
 mod op;
 mod operation;
 pub mod rendezvous;
+mod scratch;
 
 #[cfg(feature = "capi")]
 mod capi;
