@@ -1,0 +1,34 @@
+# Every target is a short script under scripts/; this file only names them.
+# `make help` lists them.
+
+PREFIX ?= /usr/local
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test bench soak install clean help
+
+build: ## the library and the fmi command, in target/release
+	@scripts/dependencies.sh build
+	cargo build --release --locked --lib --bins
+
+demo: ## build everything and run k-means in C on four ranks
+	@time scripts/demo.sh
+
+test: ## every test; installs missing tools through apt when it may
+	@scripts/test.sh
+
+bench: ## figures of this machine, next to plain TCP
+	@scripts/bench.sh
+
+soak: ## the engine under many random schedules: FMI_SEEDS=100000
+	@scripts/soak.sh
+
+install: ## install into PREFIX (default /usr/local), honours DESTDIR
+	@scripts/install.sh "$(PREFIX)"
+
+clean: ## remove all that was built
+	cargo clean
+	rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
