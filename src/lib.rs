@@ -20,6 +20,8 @@ mod link;
 mod log;
 mod op;
 mod operation;
+mod policy;
+mod proof;
 pub mod rendezvous;
 mod scratch;
 

@@ -25,6 +25,8 @@
 //!
 //! The client-server trait comes with the store channels.
 
+pub(crate) mod direct;
+
 use std::future::Future;
 
 use crate::error::Result;

@@ -68,6 +68,13 @@ impl Context {
         self.failure.as_ref()
     }
 
+    /// A mismatch that has not been returned to the user, once.
+    pub(super) fn take_mismatch(&mut self) -> Option<Error> {
+        let error = self.failure.as_ref().filter(|error| error.kind() == ErrorKind::Mismatch && !self.reported)?;
+        self.reported = true;
+        Some(error.clone())
+    }
+
     pub(super) fn mark_reported(&mut self) {
         self.reported = true;
     }

@@ -355,6 +355,22 @@ impl Engine {
         self.contexts.get_mut(&context).expect("contexts are opened before they are used")
     }
 
+    /// A failure that no call has returned yet, where it is a mismatch.
+    pub(crate) fn unreported_mismatch(&mut self, context: u64) -> Option<Error> {
+        self.context_mut(context).take_mismatch()
+    }
+
+    /// Another rank aborted the job, as the rendezvous server tells.
+    pub(crate) fn abort_by(&mut self, rank: u32, code: i32) {
+        let contexts: Vec<u64> = self.contexts.keys().copied().collect();
+        for context in contexts {
+            let notice =
+                AbortNotice { context, cause: ErrorKind::Aborted, cause_rank: rank, about: None, code, operation: 0 };
+            self.context_mut(context).fail(notice.error());
+            self.drop_early_steps(context);
+        }
+    }
+
     fn receive_abort(&mut self, source: u32, header: &Header) {
         let notice = AbortNotice::parse(header);
         let Some(context) = self.contexts.get_mut(&notice.context) else { return };

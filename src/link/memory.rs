@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// What fits in a pipe, in bytes: about what a TCP connection over loopback
 /// holds.
@@ -67,7 +67,7 @@ impl MemoryPort {
     /// which the rank has not been yet, else a new one.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where no eventfd can be had.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) where no eventfd can be had.
     pub(crate) fn join(name: &str, rank: u32, size: u32) -> Result<Self> {
         let key = (name.to_owned(), size);
         let mut jobs = lock(&JOBS);
@@ -258,9 +258,4 @@ impl Doorbell {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The error of a call that waits for a rank that has not joined.
-pub(crate) fn absent(peer: u32) -> Error {
-    Error::new(ErrorKind::Timeout, format!("rank {peer} has not joined the job")).with_peer(peer)
 }

@@ -1,0 +1,717 @@
+//! The endpoint: one rank of one job inside a process. It owns the engine, the
+//! links, and the way to new links; and it waits.
+//!
+//! There is no background thread: progress is made inside calls. A call enters
+//! the endpoint ([`Endpoint::enter`]), starts requests, and drives the future
+//! that waits for them ([`Entered::drive`]). While it waits it moves bytes on
+//! every link, makes connections, and looks at the wake-up pipe.
+
+mod connector;
+mod fork;
+mod host;
+mod patience;
+mod poller;
+mod requests;
+mod signals;
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::config::{DirectSettings, InterruptFunction, WaitMode};
+use crate::engine::frame::{FRAGMENT_MAX, HEADER_LEN};
+use crate::engine::{Engine, Envelope, RecvKey, Selector, SendKey};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::Link;
+use crate::link::memory::MemoryPort;
+use crate::log::Logger;
+use crate::rendezvous::client::Reason;
+use connector::{Connector, Membership, Outcome};
+use patience::{Patience, Step};
+use poller::{Interest, Poller, Token};
+
+pub(crate) use requests::{RecvFuture, SendFuture};
+pub(crate) use signals::Signals;
+
+/// What one read may bring beyond the window of a message: many small messages,
+/// or the head of a large one. A larger part is copied once more.
+const STAGING: usize = 16 << 10;
+
+/// How often a waiting call that spins looks at everything else.
+const WIDE_LOOK: Duration = Duration::from_micros(10);
+
+/// After how many moves in a row a call looks at its deadline.
+const MOVES_PER_LOOK: u32 = 256;
+
+/// How long a departure waits for peers that are not in a call, once everything
+/// of ours has reached their hosts.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What an endpoint is made of.
+pub(crate) struct EndpointConfig {
+    pub(crate) rank: u32,
+    pub(crate) size: u32,
+    pub(crate) name: String,
+    pub(crate) job_id: Option<String>,
+    pub(crate) fingerprint: u64,
+    pub(crate) transport: TransportConfig,
+    pub(crate) wait: WaitMode,
+    pub(crate) unexpected_limit: u64,
+    pub(crate) logger: Logger,
+    pub(crate) interrupt: Option<Arc<InterruptFunction>>,
+    pub(crate) signals: Arc<Signals>,
+}
+
+/// Where links come from.
+pub(crate) enum TransportConfig {
+    /// TCP, by the help of a rendezvous server.
+    Direct(DirectSettings),
+    /// Pipes between the threads of this process.
+    Memory,
+}
+
+/// One rank of one job.
+pub(crate) struct Endpoint {
+    core: Mutex<RefCell<Core>>,
+    closed: AtomicBool,
+    generation: u64,
+    interrupt: Option<Arc<InterruptFunction>>,
+    signals: Arc<Signals>,
+}
+
+/// A call inside the endpoint.
+pub(crate) struct Entered<'a> {
+    core: MutexGuard<'a, RefCell<Core>>,
+    endpoint: &'a Endpoint,
+}
+
+/// Why a wait ended without its result.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The deadline passed.
+    Timeout,
+    /// The interrupt function, or a byte in the wake-up pipe, says so.
+    Interrupted,
+    /// Another thread aborts, with this code.
+    Aborted(i32),
+    /// The endpoint itself failed.
+    Failed(Error),
+}
+
+/// The moment by which a call returns. The clock is read only once the call has
+/// to wait.
+pub(crate) struct Deadline {
+    limit: Option<Duration>,
+    started: Option<Instant>,
+}
+
+impl Deadline {
+    /// `None` = never.
+    pub(crate) fn after(limit: Option<Duration>) -> Self {
+        Self { limit, started: None }
+    }
+
+    fn start(&mut self, now: Instant) -> Instant {
+        *self.started.get_or_insert(now)
+    }
+
+    /// What is left; `None` = no limit.
+    fn remaining(&mut self, now: Instant) -> Option<Duration> {
+        let started = self.start(now);
+        self.limit.map(|limit| limit.saturating_sub(now - started))
+    }
+
+    /// How long the call has waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.started.map_or(Duration::ZERO, |started| started.elapsed())
+    }
+}
+
+impl Endpoint {
+    /// No network I/O.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where no descriptor can be had.
+    pub(crate) fn new(config: EndpointConfig) -> Result<Self> {
+        let EndpointConfig { rank, size, interrupt, signals, .. } = config;
+        let poller = Poller::new()?;
+        let watch = |descriptor, token| {
+            poller.add(descriptor, token, Interest::Read).map_err(|error| Error::io("epoll_ctl", &error))
+        };
+        watch(signals.read_end(), Token::Wake)?;
+        let mut patience = Patience::new(config.wait);
+        let transport = match config.transport {
+            TransportConfig::Direct(settings) => {
+                let membership = Membership {
+                    rank,
+                    size,
+                    name: config.name,
+                    job_id: config.job_id,
+                    fingerprint: config.fingerprint,
+                };
+                Transport::Direct(Box::new(Connector::new(settings, membership, config.logger)))
+            }
+            TransportConfig::Memory => {
+                let port = MemoryPort::join(&config.name, rank, size)?;
+                watch(port.doorbell(), Token::Doorbell)?;
+                patience.set_ranks_here(size);
+                Transport::Memory(port)
+            }
+        };
+        let core = Core {
+            me: rank,
+            engine: Engine::new(rank, size, config.unexpected_limit),
+            links: (0..size).map(|_| None).collect(),
+            linked: Vec::new(),
+            transport,
+            poller,
+            staging: vec![0; STAGING].into_boxed_slice(),
+            patience,
+            signals: Arc::clone(&signals),
+            woken: false,
+        };
+        Ok(Self {
+            core: Mutex::new(RefCell::new(core)),
+            closed: AtomicBool::new(false),
+            generation: fork::generation(),
+            interrupt,
+            signals,
+        })
+    }
+
+    /// Enters the endpoint for one call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] where another thread is inside,
+    /// [`ErrorKind::Forked`] in a child of the process that made it,
+    /// [`ErrorKind::Closed`] after close.
+    pub(crate) fn enter(&self) -> Result<Entered<'_>> {
+        if self.is_forked() {
+            return Err(Error::new(
+                ErrorKind::Forked,
+                "the communicator belongs to the parent process; make one after the fork",
+            ));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the communicator is closed"));
+        }
+        let core = match self.core.try_lock() {
+            Ok(core) => core,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(ErrorKind::Busy, "another thread is inside a call on this communicator"));
+            }
+        };
+        Ok(Entered { core, endpoint: self })
+    }
+
+    fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    /// Leaves the job in order: says goodbye to every linked peer, and waits
+    /// until each has heard it, to `deadline` while bytes of ours have not
+    /// reached its host, else for a second. Later calls find it closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] naming a peer that our bytes did not reach;
+    /// those of [`enter`](Self::enter).
+    pub(crate) fn close(&self, mut deadline: Deadline) -> Result<()> {
+        let entered = self.enter()?;
+        self.closed.store(true, Ordering::Release);
+        let mut core = entered.core.borrow_mut();
+        core.start_leaving();
+        let outcome = core.finish_leaving(&mut deadline);
+        core.leave_transport();
+        outcome
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // In a forked child the connections are the parent's.
+        if !self.is_forked() && !self.closed.load(Ordering::Acquire) {
+            let _ = self.close(Deadline::after(Some(LINGER)));
+        }
+    }
+}
+
+impl<'a> Entered<'a> {
+    pub(crate) fn core(&self) -> &RefCell<Core> {
+        &self.core
+    }
+
+    /// Runs `future` to its end, moving everything of the endpoint meanwhile.
+    /// The future may be polled again, or must be dropped, when this returns a
+    /// [`Stop`].
+    pub(crate) fn drive<F: Future>(
+        &self,
+        mut future: Pin<&mut F>,
+        deadline: &mut Deadline,
+    ) -> std::result::Result<F::Output, Stop> {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut idle: Option<Idle> = None;
+        let mut moves = 0;
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return Ok(output);
+            }
+            let mut core = self.core.borrow_mut();
+            if core.progress() {
+                idle = None;
+                moves += 1;
+                if moves % MOVES_PER_LOOK != 0 {
+                    continue;
+                }
+            }
+            let now = Instant::now();
+            let is_first = deadline.started.is_none();
+            if deadline.remaining(now) == Some(Duration::ZERO) {
+                return Err(Stop::Timeout);
+            }
+            let idle = idle.get_or_insert(Idle { since: now, looked: None });
+            core.idle(idle, deadline.remaining(now), now).map_err(Stop::Failed)?;
+            if std::mem::take(&mut core.woken) {
+                drop(core);
+                self.answer_wake(is_first)?;
+            }
+        }
+    }
+
+    /// Something was written to the wake-up pipe. What was written before the
+    /// call began to wait interrupts only through the interrupt function.
+    fn answer_wake(&self, is_stale: bool) -> std::result::Result<(), Stop> {
+        if let Some(code) = self.endpoint.signals.take_abort() {
+            return Err(Stop::Aborted(code));
+        }
+        match &self.endpoint.interrupt {
+            Some(interrupt) if interrupt() => Err(Stop::Interrupted),
+            Some(_) => Ok(()),
+            None if is_stale => Ok(()),
+            None => Err(Stop::Interrupted),
+        }
+    }
+
+    /// Moves what can be moved without waiting: before a call returns after a
+    /// failure, so that the others hear of it.
+    pub(crate) fn flush(&self) {
+        let mut core = self.core.borrow_mut();
+        for peer in core.linked.clone() {
+            core.flush(peer);
+        }
+    }
+
+    /// Whom the call waits for, why, and what kind of failure that is when the
+    /// deadline passes.
+    pub(crate) fn explain_wait(&self) -> Error {
+        self.core.borrow().explain_wait()
+    }
+}
+
+/// A wait in which nothing moves.
+struct Idle {
+    since: Instant,
+    /// When everything was last looked at.
+    looked: Option<Instant>,
+}
+
+enum Transport {
+    Direct(Box<Connector>),
+    Memory(MemoryPort),
+}
+
+struct Linked {
+    link: Link,
+    /// What the poller tells of it.
+    watched: Interest,
+}
+
+/// The endpoint's inside.
+pub(crate) struct Core {
+    me: u32,
+    pub(crate) engine: Engine,
+    links: Vec<Option<Linked>>,
+    /// The ranks that have a link.
+    linked: Vec<u32>,
+    transport: Transport,
+    poller: Poller,
+    staging: Box<[u8]>,
+    patience: Patience,
+    signals: Arc<Signals>,
+    /// Something was written to the wake-up pipe.
+    woken: bool,
+}
+
+/// Requests.
+impl Core {
+    /// Starts a send, and sends at once what the link takes.
+    ///
+    /// The buffer must stay valid and unchanged until the request has ended.
+    fn post_send(&mut self, peer: u32, envelope: Envelope, data: *const u8, length: usize) -> SendKey {
+        let key = self.engine.post_send(peer, envelope, data, length);
+        if self.links[peer as usize].is_some() {
+            self.flush(peer);
+        } else {
+            self.want_link(peer);
+        }
+        key
+    }
+
+    /// Starts a receive. The buffer must stay valid and untouched until the
+    /// request has ended.
+    fn post_recv(&mut self, source: Option<u32>, selector: Selector, buffer: *mut u8, capacity: usize) -> RecvKey {
+        let key = self.engine.post_recv(source, selector, buffer, capacity);
+        if let Some(peer) = source
+            && self.links[peer as usize].is_none()
+        {
+            self.want_link(peer);
+        }
+        key
+    }
+
+    fn want_link(&mut self, peer: u32) {
+        if !self.engine.wants_link(peer) {
+            return;
+        }
+        match &mut self.transport {
+            Transport::Direct(connector) => connector.want(peer),
+            Transport::Memory(port) => {
+                let link = Link::Memory(port.link(peer));
+                self.install(peer, link);
+            }
+        }
+    }
+}
+
+/// Links.
+impl Core {
+    fn install(&mut self, peer: u32, link: Link) {
+        if self.links[peer as usize].is_some() || self.engine.is_gone(peer) {
+            return;
+        }
+        if let Some(descriptor) = link.descriptor()
+            && let Err(error) = self.poller.add(descriptor, Token::Link(peer), Interest::Read)
+        {
+            return self.engine.connect_failed(peer, Error::io("epoll_ctl", &error));
+        }
+        self.links[peer as usize] = Some(Linked { link, watched: Interest::Read });
+        self.linked.push(peer);
+        self.engine.link_opened(peer);
+        self.flush(peer);
+    }
+
+    /// Sends what is queued for `peer`, as far as its link takes it.
+    fn flush(&mut self, peer: u32) -> bool {
+        let mut moved = false;
+        while let Some(linked) = &mut self.links[peer as usize] {
+            let Some(buffers) = self.engine.output(peer) else { break };
+            let total = buffers[0].len() + buffers[1].len();
+            match linked.link.send(&buffers) {
+                Ok(count) => {
+                    self.engine.written(peer, count);
+                    moved = true;
+                    if count < total {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // What the peer said before, GOODBYE perhaps, is still to be read.
+                    self.read(peer);
+                    self.unlink(peer, lost(&error.to_string()).with_errno(error.raw_os_error().unwrap_or(0)));
+                    return true;
+                }
+            }
+        }
+        moved
+    }
+
+    /// Reads what has come from `peer`.
+    fn read(&mut self, peer: u32) -> bool {
+        let mut moved = false;
+        while let Some(linked) = &mut self.links[peer as usize] {
+            let window = self.engine.window(peer);
+            let direct = window.map_or(0, |(_, length)| length);
+            // SAFETY: the window is in the buffer of a request that is alive,
+            // or in the engine's own memory; staging is apart from both.
+            match unsafe { linked.link.recv(window, &mut self.staging) } {
+                Ok(0) => {
+                    self.end_of_stream(peer);
+                    return true;
+                }
+                Ok(count) => {
+                    moved = true;
+                    if direct > 0 {
+                        self.engine.filled(peer, count.min(direct));
+                    }
+                    let staged = count.saturating_sub(direct);
+                    if let Err(error) = self.engine.feed(peer, &self.staging[..staged]) {
+                        self.unlink(peer, error);
+                        return true;
+                    }
+                    if count < direct + self.staging.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.unlink(peer, lost(&error.to_string()).with_errno(error.raw_os_error().unwrap_or(0)));
+                    return true;
+                }
+            }
+        }
+        if moved && self.engine.has_output(peer) {
+            // Clear-to-send, credit: the peer waits for it.
+            self.flush(peer);
+        }
+        moved
+    }
+
+    fn end_of_stream(&mut self, peer: u32) {
+        if self.engine.is_gone(peer) {
+            self.flush(peer);
+        }
+        self.unlink(peer, lost("it closed its connection without a goodbye"));
+    }
+
+    fn unlink(&mut self, peer: u32, why: Error) {
+        if let Some(linked) = self.links[peer as usize].take() {
+            if let Some(descriptor) = linked.link.descriptor() {
+                self.poller.remove(descriptor);
+            }
+            self.linked.retain(|other| *other != peer);
+        }
+        self.engine.link_closed(peer, why);
+    }
+
+    fn touch(&mut self, peer: u32) -> bool {
+        self.flush(peer) | self.read(peer)
+    }
+}
+
+/// Waiting.
+impl Core {
+    /// Looks at the links that requests wait for: `true` = something moved.
+    fn progress(&mut self) -> bool {
+        let mut moved = false;
+        let mut index = 0;
+        while let Some(&peer) = self.linked.get(index) {
+            if self.engine.is_busy_with(peer) {
+                moved |= self.touch(peer);
+            }
+            index += 1;
+        }
+        moved
+    }
+
+    /// Nothing moved: looks at everything else now and then, and waits as the
+    /// policy says, at most `remaining`.
+    fn idle(&mut self, idle: &mut Idle, remaining: Option<Duration>, now: Instant) -> Result<()> {
+        let awaited = self.linked.iter().any(|peer| self.engine.is_busy_with(*peer));
+        let overdue = idle.looked.is_none_or(|at| now - at >= WIDE_LOOK);
+        if overdue || !awaited || self.engine.awaits_anyone() {
+            idle.looked = Some(now);
+            if self.look(Duration::ZERO, now)? {
+                idle.since = now;
+                return Ok(());
+            }
+        }
+        match self.patience.step(now - idle.since) {
+            Step::Spin => std::hint::spin_loop(),
+            // SAFETY: a plain system call.
+            Step::Yield => unsafe {
+                libc::sched_yield();
+            },
+            Step::Park => {
+                if self.park(remaining, now)? {
+                    idle.since = Instant::now();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something happens.
+    fn park(&mut self, remaining: Option<Duration>, now: Instant) -> Result<bool> {
+        for index in 0..self.linked.len() {
+            self.watch_output(self.linked[index]);
+        }
+        let timer = match &self.transport {
+            Transport::Direct(connector) => connector.next_timer().map(|at| at.saturating_duration_since(now)),
+            Transport::Memory(port) => {
+                port.fall_asleep();
+                // Who wrote before it saw us asleep has not rung.
+                let moved = self.touch_all();
+                if moved {
+                    if let Transport::Memory(port) = &self.transport {
+                        port.wake_up();
+                    }
+                    return Ok(true);
+                }
+                None
+            }
+        };
+        let limit = match (remaining, timer) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let moved = self.look_for(limit)?;
+        if let Transport::Memory(port) = &self.transport {
+            port.wake_up();
+        }
+        Ok(moved)
+    }
+
+    fn touch_all(&mut self) -> bool {
+        let mut moved = false;
+        let mut index = 0;
+        while let Some(&peer) = self.linked.get(index) {
+            moved |= self.touch(peer);
+            index += 1;
+        }
+        moved
+    }
+
+    /// Has the poller tell when a link that has output takes bytes again.
+    fn watch_output(&mut self, peer: u32) {
+        let Some(linked) = &mut self.links[peer as usize] else { return };
+        let interest = if self.engine.has_output(peer) { Interest::Both } else { Interest::Read };
+        if linked.watched != interest
+            && let Some(descriptor) = linked.link.descriptor()
+            && self.poller.modify(descriptor, Token::Link(peer), interest).is_ok()
+        {
+            linked.watched = interest;
+        }
+    }
+
+    fn look(&mut self, timeout: Duration, _now: Instant) -> Result<bool> {
+        self.look_for(Some(timeout))
+    }
+
+    /// Waits for events and serves them: `true` = something moved.
+    fn look_for(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let count = self.poller.wait(timeout)?;
+        let mut moved = false;
+        for index in 0..count {
+            match self.poller.token(index) {
+                Token::Link(peer) => moved |= self.touch(peer),
+                Token::Wake => self.woken |= self.signals.drain(),
+                Token::Doorbell => {}
+                Token::Rendezvous | Token::Listener | Token::Pairing(_) => {}
+            }
+        }
+        match &self.transport {
+            Transport::Direct(_) => moved |= self.connect(),
+            Transport::Memory(_) => moved |= self.touch_all(),
+        }
+        Ok(moved)
+    }
+
+    /// Serves the connections that are being made.
+    fn connect(&mut self) -> bool {
+        let Transport::Direct(connector) = &mut self.transport else { return false };
+        let mut moved = connector.service(&self.poller, Instant::now());
+        loop {
+            let Transport::Direct(connector) = &mut self.transport else { return moved };
+            let Some(outcome) = connector.next_outcome() else { return moved };
+            moved = true;
+            match outcome {
+                Outcome::Linked { peer, link } => self.install(peer, Link::Tcp(link)),
+                Outcome::Failed { peer, error } => self.engine.connect_failed(peer, error),
+                Outcome::RanksHere(count) => self.patience.set_ranks_here(count),
+                // A link that lives knows better than the server.
+                Outcome::Gone { peer, .. } if self.links[peer as usize].is_some() => {}
+                Outcome::Gone { peer, reason: Reason::Left } => self.engine.peer_left(peer),
+                Outcome::Gone { peer, reason: Reason::Lost } => {
+                    self.engine.link_closed(peer, lost("the rendezvous server has lost it"));
+                }
+                Outcome::Aborted { rank, code } => self.engine.abort_by(rank, code),
+            }
+        }
+    }
+
+    fn explain_wait(&self) -> Error {
+        let awaited = (0..self.engine.size()).find(|peer| *peer != self.me && self.engine.is_busy_with(*peer));
+        let Some(peer) = awaited else {
+            return match self.engine.is_busy_with(self.me) {
+                true => Error::new(ErrorKind::Timeout, "this rank waits for a message to itself")
+                    .with_peer(self.me),
+                false => Error::new(ErrorKind::Timeout, "the deadline passed"),
+            };
+        };
+        let (kind, text) = match &self.transport {
+            _ if self.links[peer as usize].is_some() && self.engine.has_output(peer) => {
+                (ErrorKind::Timeout, format!("rank {peer} does not read"))
+            }
+            Transport::Memory(port) if !port.has_joined(peer) => {
+                (ErrorKind::Timeout, format!("rank {peer} has not joined the job"))
+            }
+            Transport::Direct(connector) if self.links[peer as usize].is_none() => connector.explain(peer),
+            _ => (ErrorKind::Timeout, format!("rank {peer} has not sent, or not received, what this call needs")),
+        };
+        Error::new(kind, text).with_peer(peer)
+    }
+}
+
+/// Leaving.
+impl Core {
+    fn start_leaving(&mut self) {
+        for peer in self.linked.clone() {
+            self.engine.say_goodbye(peer);
+            self.flush(peer);
+        }
+    }
+
+    fn finish_leaving(&mut self, deadline: &mut Deadline) -> Result<()> {
+        let start = Instant::now();
+        let mut shut = vec![false; self.links.len()];
+        loop {
+            let mut unheard = None;
+            for peer in self.linked.clone() {
+                self.touch(peer);
+                let Some(linked) = &mut self.links[peer as usize] else { continue };
+                let has_output = self.engine.has_output(peer);
+                if !has_output && !std::mem::replace(&mut shut[peer as usize], true) {
+                    linked.link.shut_down_sending();
+                }
+                if has_output || linked.link.unacknowledged() > 0 {
+                    unheard.get_or_insert(peer);
+                }
+            }
+            let now = Instant::now();
+            if self.linked.is_empty() || unheard.is_none() && now - start >= LINGER {
+                return Ok(());
+            }
+            let remaining = deadline.remaining(now);
+            if remaining == Some(Duration::ZERO) {
+                let Some(peer) = unheard else { return Ok(()) };
+                let text = format!("bytes for rank {peer} have not reached its host");
+                return Err(Error::new(ErrorKind::Timeout, text).with_peer(peer));
+            }
+            // Acknowledgements make no event: look again soon.
+            let pause = Duration::from_millis(if unheard.is_some() { 2 } else { 20 });
+            self.park(Some(remaining.map_or(pause, |left| left.min(pause))), now)?;
+        }
+    }
+
+    fn leave_transport(&mut self) {
+        if let Transport::Direct(connector) = &mut self.transport {
+            connector.leave(&self.poller);
+        }
+        for peer in self.linked.clone() {
+            self.unlink(peer, lost("this rank closes"));
+        }
+    }
+}
+
+fn lost(why: &str) -> Error {
+    Error::new(ErrorKind::PeerLost, format!("the connection broke: {why}"))
+}
+
+const _: () = assert!(STAGING >= HEADER_LEN && STAGING <= FRAGMENT_MAX);
