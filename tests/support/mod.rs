@@ -1,0 +1,83 @@
+//! What the tests share: jobs whose ranks are threads, and a watchdog.
+
+#![allow(dead_code, reason = "each test program uses its own part of it")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use fmi::{Communicator, Config};
+
+static JOBS: AtomicU32 = AtomicU32::new(0);
+
+/// Which channel a job uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    Memory,
+    Direct,
+}
+
+/// Runs `body`; a hang is a failure, after `limit`.
+pub fn watched(limit: Duration, body: impl FnOnce() + Send + 'static) {
+    let (done, waits) = mpsc::channel();
+    let runner = std::thread::spawn(move || {
+        body();
+        let _ = done.send(());
+    });
+    match waits.recv_timeout(limit) {
+        Ok(()) => {}
+        Err(RecvTimeoutError::Disconnected) => {
+            if let Err(panic) = runner.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        Err(RecvTimeoutError::Timeout) => {
+            eprintln!("the test hangs: {limit:?} have passed");
+            std::process::abort();
+        }
+    }
+}
+
+/// Runs `body` on every rank of a job of `size`, each in a thread of its own;
+/// panics if one of them does.
+pub fn job(channel: Channel, size: u32, body: impl Fn(Communicator) + Send + Sync) {
+    job_with(channel, size, |_| {}, body);
+}
+
+/// As [`job`], with `adjust` applied to the configuration.
+pub fn job_with(
+    channel: Channel,
+    size: u32,
+    adjust: impl Fn(&mut Config) + Sync,
+    body: impl Fn(Communicator) + Send + Sync,
+) {
+    let name = format!("test-{}-{}", std::process::id(), JOBS.fetch_add(1, Ordering::Relaxed));
+    let config = config(channel);
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..size)
+            .map(|rank| {
+                let (name, adjust, body) = (&name, &adjust, &body);
+                let mut config = config.clone();
+                scope.spawn(move || {
+                    adjust(&mut config);
+                    body(Communicator::create(rank, size, name, &config).unwrap());
+                })
+            })
+            .collect();
+        for rank in ranks {
+            if let Err(panic) = rank.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// The configuration of a channel that is alone enabled.
+pub fn config(channel: Channel) -> Config {
+    let mut config = Config::new();
+    match channel {
+        Channel::Memory => config.parse(r#"{"backends":{"Memory":{"enabled":true}}}"#).unwrap(),
+        Channel::Direct => todo!(),
+    }
+    config
+}
