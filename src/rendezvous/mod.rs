@@ -8,3 +8,5 @@
 
 pub(crate) mod client;
 pub(crate) mod protocol;
+#[cfg(feature = "cli")]
+mod registry;

@@ -1,0 +1,950 @@
+//! What a rendezvous server knows: epochs, their members, and who wants a link
+//! to whom. Pure state: events go in, messages come out; connections are
+//! numbers, and the time and the random bytes are the caller's.
+//!
+//! An **epoch** is one run of one job. It is *open* until a member is lost or
+//! all who joined have left; only an open epoch takes new members. A closed
+//! one is kept for the members that it still has, and then remembered by its
+//! identity alone, so that a late rejoin does not bring it back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::protocol::{
+    Epoch as EpochId, Hash, Join, Joined, Membership, Missing, RANK_ANY, Reason, Refusal, ServerMessage,
+    Token,
+};
+
+/// The largest job. What a member may make the server remember grows with the
+/// size that it claims.
+pub(crate) const MAX_SIZE: u32 = 1 << 16;
+/// The most connects that one member may have pending: a rank that opens all
+/// links of a job of 1,024 at once stays well below.
+const MAX_WANTED: usize = 4096;
+/// How long an epoch without any connection is kept for members that may come
+/// back.
+const DETACHED_FOR: Duration = Duration::from_secs(600);
+/// How many dead epochs are remembered by their identity.
+const MAX_DEAD: usize = 4096;
+
+/// A connection, by a number that the caller never uses twice.
+pub(crate) type ConnectionId = u64;
+
+/// Why a client is refused, in a code and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) text: String,
+}
+
+impl Refused {
+    pub(crate) fn new(refusal: Refusal, text: impl Into<String>) -> Self {
+        Self { refusal, text: text.into() }
+    }
+}
+
+/// What the caller has to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Send(ConnectionId, ServerMessage),
+    /// This connection's member has come back on another.
+    Close(ConnectionId),
+    /// One line for the log.
+    Log(String),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The other side closed or reset it, or broke a rule.
+    Closed,
+    /// The network says nothing of the other side any more.
+    Unknown,
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    epochs: HashMap<EpochId, Epoch>,
+    /// The open epochs of each job, oldest first.
+    jobs: HashMap<JobKey, Vec<EpochId>>,
+    members: HashMap<ConnectionId, (EpochId, u32)>,
+    dead: VecDeque<EpochId>,
+    dead_set: HashSet<EpochId>,
+    outputs: VecDeque<Output>,
+}
+
+/// Runs under the same key are told apart by size and rank alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct JobKey {
+    job: Hash,
+    job_id: Option<Hash>,
+    /// Ranks that proved the secret never meet ranks that did not.
+    authenticated: bool,
+}
+
+struct Epoch {
+    key: JobKey,
+    size: u32,
+    fingerprint: u64,
+    open: bool,
+    /// Made known by a rejoin, after this server had been restarted: then its
+    /// other members are not known either, and come with tokens of their own.
+    adopted: bool,
+    members: BTreeMap<u32, Member>,
+    /// For each rank, joined or not, the members that want a link to it.
+    wanted_by: HashMap<u32, BTreeSet<u32>>,
+}
+
+struct Member {
+    presence: Presence,
+    token: Token,
+    host_id: u64,
+    public: SocketAddr,
+    private: Vec<SocketAddr>,
+    /// The ranks that it wants a link to; mirrors [`Epoch::wanted_by`].
+    wants: BTreeSet<u32>,
+    aborted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Attached(ConnectionId),
+    /// Its connection is gone, but nothing says that it is.
+    Detached(Instant),
+    Left,
+    Lost,
+}
+
+impl Registry {
+    /// Makes `connection` a member. `fresh` are random bytes for the
+    /// membership, should it be a new one.
+    ///
+    /// # Errors
+    ///
+    /// The refusal that the newcomer is to be sent.
+    pub(crate) fn join(
+        &mut self,
+        connection: ConnectionId,
+        join: Join,
+        previous: Option<Membership>,
+        authenticated: bool,
+        public: SocketAddr,
+        fresh: Membership,
+    ) -> Result<Joined, Refused> {
+        if join.rank == RANK_ANY {
+            return Err(Refused::new(Refusal::Unsupported, "this server does not choose ranks"));
+        }
+        if join.size > MAX_SIZE || join.rank >= join.size {
+            let text = format!("rank {} of a job of size {} (at most {MAX_SIZE})", join.rank, join.size);
+            return Err(Refused::new(Refusal::Protocol, text));
+        }
+        let key = JobKey { job: join.job, job_id: join.job_id, authenticated };
+        let membership = match previous {
+            None => self.place(&key, &join, fresh)?,
+            Some(previous) => self.replace(&key, &join, previous)?,
+        };
+        Ok(self.attach(connection, join, membership, public))
+    }
+
+    /// The member of `connection` wants a link to `to`.
+    ///
+    /// # Errors
+    ///
+    /// A refusal if there can be no such rank, or if it has too many wishes.
+    pub(crate) fn connect(&mut self, connection: ConnectionId, to: u32) -> Result<(), Refused> {
+        let Some((id, rank)) = self.members.get(&connection).copied() else { return Ok(()) };
+        let Some(epoch) = self.epochs.get_mut(&id) else { return Ok(()) };
+        epoch.check_peer(rank, to)?;
+        if epoch.wants(to, rank) {
+            self.go(id, to, rank);
+            return Ok(());
+        }
+        let presence = epoch.members.get(&to).map(|member| member.presence);
+        if let Some(reason) = presence.and_then(Presence::gone) {
+            self.outputs.push_back(Output::Send(connection, ServerMessage::Unreachable { rank: to, reason }));
+            return Ok(());
+        }
+        let Some(member) = epoch.members.get_mut(&rank) else { return Ok(()) };
+        if member.wants.len() >= MAX_WANTED {
+            let text = format!("more than {MAX_WANTED} connects are pending");
+            return Err(Refused::new(Refusal::Protocol, text));
+        }
+        if !member.wants.insert(to) {
+            return Ok(());
+        }
+        epoch.wanted_by.entry(to).or_default().insert(rank);
+        if let Some(Presence::Attached(peer)) = presence {
+            self.outputs.push_back(Output::Send(peer, ServerMessage::Offer { rank }));
+        }
+        let missing = if presence.is_some() { Missing::NotReady } else { Missing::NotJoined };
+        self.outputs.push_back(Output::Send(connection, ServerMessage::NotYet { rank: to, missing }));
+        Ok(())
+    }
+
+    /// The member of `connection` answers the offer of `from`. An answer to an
+    /// offer that does not stand any more means nothing.
+    ///
+    /// # Errors
+    ///
+    /// A refusal if there can be no such rank.
+    pub(crate) fn ready(&mut self, connection: ConnectionId, from: u32) -> Result<(), Refused> {
+        let Some((id, rank)) = self.members.get(&connection).copied() else { return Ok(()) };
+        let Some(epoch) = self.epochs.get(&id) else { return Ok(()) };
+        epoch.check_peer(rank, from)?;
+        if epoch.wants(from, rank) {
+            self.go(id, from, rank);
+        }
+        Ok(())
+    }
+
+    /// The member of `connection` leaves in order.
+    pub(crate) fn leave(&mut self, connection: ConnectionId) {
+        let Some((id, rank)) = self.members.remove(&connection) else { return };
+        self.depart(id, rank, Reason::Left);
+    }
+
+    /// The member of `connection` tells all others that the job is aborted.
+    /// Only its first word is passed on.
+    pub(crate) fn abort(&mut self, connection: ConnectionId, code: i32, text: &str) {
+        let Some((id, rank)) = self.members.get(&connection).copied() else { return };
+        let Some(epoch) = self.epochs.get_mut(&id) else { return };
+        let Some(member) = epoch.members.get_mut(&rank) else { return };
+        if std::mem::replace(&mut member.aborted, true) {
+            return;
+        }
+        for (_, peer) in epoch.attached().filter(|&(peer, _)| peer != rank) {
+            let message = ServerMessage::Aborted { rank, code, text: text.to_owned() };
+            self.outputs.push_back(Output::Send(peer, message));
+        }
+        self.outputs.push_back(Output::Log(format!("aborted: {}, code {code}", epoch.describe(&id, rank))));
+    }
+
+    /// `connection` has ended, without a word or after one.
+    pub(crate) fn closed(&mut self, connection: ConnectionId, end: End, now: Instant) {
+        let Some((id, rank)) = self.members.remove(&connection) else { return };
+        match end {
+            // Where ranks report their live links, a member that somebody has
+            // a live link to is detached here, not lost.
+            End::Closed => self.depart(id, rank, Reason::Lost),
+            End::Unknown => {
+                let Some(epoch) = self.epochs.get_mut(&id) else { return };
+                epoch.forget_wishes_of(rank);
+                if let Some(member) = epoch.members.get_mut(&rank) {
+                    member.presence = Presence::Detached(now);
+                }
+                self.outputs.push_back(Output::Log(format!("detached: {}", epoch.describe(&id, rank))));
+            }
+        }
+    }
+
+    /// Forgets the epochs whose members are all detached since long.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let expired = |member: &Member| match member.presence {
+            Presence::Attached(_) => false,
+            Presence::Detached(since) => now.saturating_duration_since(since) >= DETACHED_FOR,
+            Presence::Left | Presence::Lost => true,
+        };
+        let ids: Vec<EpochId> = (self.epochs.iter())
+            .filter(|(_, epoch)| epoch.members.values().all(expired))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.close_epoch(id);
+            self.remove_epoch(id);
+        }
+    }
+
+    /// What is to be done next.
+    pub(crate) fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The membership of a newcomer, in the oldest open epoch that has room
+    /// for it or in a new one.
+    fn place(&mut self, key: &JobKey, join: &Join, fresh: Membership) -> Result<Membership, Refused> {
+        if !key.authenticated && self.jobs.contains_key(&JobKey { authenticated: true, ..*key }) {
+            let text = "the job has a secret, and this rank did not prove it (FMI_SECRET)";
+            return Err(Refused::new(Refusal::Auth, text));
+        }
+        let mut place = None;
+        for id in self.jobs.get(key).into_iter().flatten() {
+            let Some(epoch) = self.epochs.get(id) else { continue };
+            if epoch.size != join.size {
+                // Once somebody has left, the newcomer may be of the next run.
+                if epoch.members.values().any(|member| member.presence == Presence::Left) {
+                    continue;
+                }
+                let text = format!(
+                    "rank {} says the size of the job is {}, rank {} said {}",
+                    join.rank,
+                    join.size,
+                    epoch.first_rank(),
+                    epoch.size
+                );
+                return Err(Refused::new(Refusal::Mismatch, text));
+            }
+            match epoch.members.get(&join.rank).map(|member| member.presence) {
+                None => place = place.or(Some((id, epoch))),
+                // Without a job id it may well be of another run.
+                Some(Presence::Attached(_)) if key.job_id.is_some() => {
+                    let text = format!("rank {} is taken by a live process of the same job", join.rank);
+                    return Err(Refused::new(Refusal::RankTaken, text));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some((id, epoch)) = place {
+            epoch.check_fingerprint(join)?;
+            return Ok(Membership { epoch: *id, token: fresh.token });
+        }
+        self.epochs.insert(fresh.epoch, Epoch::new(*key, join, false));
+        self.jobs.entry(*key).or_default().push(fresh.epoch);
+        Ok(fresh)
+    }
+
+    /// The membership of a rank that says it has been a member.
+    fn replace(&mut self, key: &JobKey, join: &Join, previous: Membership) -> Result<Membership, Refused> {
+        let gone = |text: &str| Err(Refused::new(Refusal::Gone, text));
+        if self.dead_set.contains(&previous.epoch) {
+            return gone("this run of the job is over");
+        }
+        let Some(epoch) = self.epochs.get(&previous.epoch) else {
+            self.epochs.insert(previous.epoch, Epoch::new(*key, join, true));
+            // It is older than what was opened since this server started.
+            self.jobs.entry(*key).or_default().insert(0, previous.epoch);
+            return Ok(previous);
+        };
+        if epoch.key != *key || epoch.size != join.size {
+            return Err(Refused::new(Refusal::Mismatch, "the rejoin names another job than its epoch has"));
+        }
+        epoch.check_fingerprint(join)?;
+        match epoch.members.get(&join.rank) {
+            None if epoch.adopted && epoch.open => Ok(previous),
+            None => gone("this run of the job does not know the rank"),
+            Some(member) if member.token != previous.token => {
+                let text = format!("rank {} is taken by another process", join.rank);
+                Err(Refused::new(Refusal::RankTaken, text))
+            }
+            Some(member) => match member.presence {
+                Presence::Attached(_) | Presence::Detached(_) => Ok(previous),
+                Presence::Left => gone("the rank has left this run of the job"),
+                Presence::Lost => gone("the rank was declared lost when its connection ended"),
+            },
+        }
+    }
+
+    /// Notes where the member is, and offers it what is wanted of it.
+    fn attach(
+        &mut self,
+        connection: ConnectionId,
+        join: Join,
+        membership: Membership,
+        public: SocketAddr,
+    ) -> Joined {
+        let id = membership.epoch;
+        let epoch = self.epochs.get_mut(&id).expect("the membership is of an epoch that is kept");
+        let (rank, host_id) = (join.rank, join.host_id);
+        // It repeats the wishes that it still has.
+        epoch.forget_wishes_of(rank);
+        let member = Member {
+            presence: Presence::Attached(connection),
+            token: membership.token,
+            host_id,
+            public,
+            private: join.private,
+            wants: BTreeSet::new(),
+            aborted: false,
+        };
+        let before = epoch.members.insert(rank, member);
+        let back = before.is_some();
+        if let Some(Presence::Attached(old)) = before.map(|member| member.presence) {
+            self.members.remove(&old);
+            self.outputs.push_back(Output::Close(old));
+        }
+        self.members.insert(connection, (id, rank));
+        for from in epoch.wanted_by.get(&rank).into_iter().flatten() {
+            self.outputs.push_back(Output::Send(connection, ServerMessage::Offer { rank: *from }));
+            if let Some(peer) = epoch.connection_of(*from) {
+                let message = ServerMessage::NotYet { rank, missing: Missing::NotReady };
+                self.outputs.push_back(Output::Send(peer, message));
+            }
+        }
+        let verb = if back { "rejoined" } else { "joined" };
+        self.outputs.push_back(Output::Log(format!("{verb}: {} from {public}", epoch.describe(&id, rank))));
+        Joined { rank, public, membership, ranks_on_host: epoch.ranks_on_host(host_id) }
+    }
+
+    /// Both sides may start.
+    fn go(&mut self, id: EpochId, from: u32, to: u32) {
+        let Some(epoch) = self.epochs.get_mut(&id) else { return };
+        epoch.forget_wish(from, to);
+        epoch.forget_wish(to, from);
+        for (rank, peer) in [(from, to), (to, from)] {
+            let (Some(here), Some(there)) = (epoch.members.get(&rank), epoch.members.get(&peer)) else {
+                return;
+            };
+            let Presence::Attached(connection) = here.presence else { continue };
+            let mut candidates = there.private.clone();
+            if !candidates.contains(&there.public) {
+                candidates.push(there.public);
+            }
+            let ranks_on_host = epoch.ranks_on_host(here.host_id);
+            let message = ServerMessage::Go { rank: peer, ranks_on_host, candidates };
+            self.outputs.push_back(Output::Send(connection, message));
+        }
+        self.outputs.push_back(Output::Log(format!("go: {} and rank {to}", epoch.describe(&id, from))));
+    }
+
+    /// `rank` will not come back.
+    fn depart(&mut self, id: EpochId, rank: u32, reason: Reason) {
+        let Some(epoch) = self.epochs.get_mut(&id) else { return };
+        let Some(member) = epoch.members.get_mut(&rank) else { return };
+        member.presence = match reason {
+            Reason::Left => Presence::Left,
+            Reason::Lost => Presence::Lost,
+        };
+        epoch.forget_wishes_of(rank);
+        let waiting = epoch.wanted_by.remove(&rank).unwrap_or_default();
+        for from in &waiting {
+            if let Some(member) = epoch.members.get_mut(from) {
+                member.wants.remove(&rank);
+            }
+        }
+        for (peer, connection) in epoch.attached() {
+            if reason == Reason::Lost || waiting.contains(&peer) {
+                let message = ServerMessage::Unreachable { rank, reason };
+                self.outputs.push_back(Output::Send(connection, message));
+            }
+        }
+        let verb = if reason == Reason::Left { "left" } else { "lost" };
+        self.outputs.push_back(Output::Log(format!("{verb}: {}", epoch.describe(&id, rank))));
+        let empty = epoch.members.values().all(|member| member.presence.gone().is_some());
+        if empty || reason == Reason::Lost {
+            self.close_epoch(id);
+        }
+        if empty {
+            self.remove_epoch(id);
+        }
+    }
+
+    /// No newcomer enters it any more.
+    fn close_epoch(&mut self, id: EpochId) {
+        let Some(epoch) = self.epochs.get_mut(&id) else { return };
+        epoch.open = false;
+        if let Some(open) = self.jobs.get_mut(&epoch.key) {
+            open.retain(|other| *other != id);
+            if open.is_empty() {
+                self.jobs.remove(&epoch.key);
+            }
+        }
+    }
+
+    fn remove_epoch(&mut self, id: EpochId) {
+        if self.epochs.remove(&id).is_none() || !self.dead_set.insert(id) {
+            return;
+        }
+        self.dead.push_back(id);
+        if self.dead.len() > MAX_DEAD
+            && let Some(oldest) = self.dead.pop_front()
+        {
+            self.dead_set.remove(&oldest);
+        }
+    }
+}
+
+impl Epoch {
+    fn new(key: JobKey, join: &Join, adopted: bool) -> Self {
+        Self {
+            key,
+            size: join.size,
+            fingerprint: join.fingerprint,
+            open: true,
+            adopted,
+            members: BTreeMap::new(),
+            wanted_by: HashMap::new(),
+        }
+    }
+
+    fn check_peer(&self, rank: u32, peer: u32) -> Result<(), Refused> {
+        if peer < self.size && peer != rank {
+            return Ok(());
+        }
+        let text = format!("rank {rank} asked for rank {peer} in a job of size {}", self.size);
+        Err(Refused::new(Refusal::Protocol, text))
+    }
+
+    fn check_fingerprint(&self, join: &Join) -> Result<(), Refused> {
+        if self.fingerprint == join.fingerprint {
+            return Ok(());
+        }
+        let text = format!(
+            "the configuration of rank {} (fingerprint {:016x}) differs from that of rank {} ({:016x})",
+            join.rank,
+            join.fingerprint,
+            self.first_rank(),
+            self.fingerprint
+        );
+        Err(Refused::new(Refusal::Mismatch, text))
+    }
+
+    /// A rank that has joined, to be named in a message.
+    fn first_rank(&self) -> u32 {
+        self.members.keys().next().copied().unwrap_or(0)
+    }
+
+    fn wants(&self, from: u32, to: u32) -> bool {
+        self.members.get(&from).is_some_and(|member| member.wants.contains(&to))
+    }
+
+    fn forget_wish(&mut self, from: u32, to: u32) {
+        if let Some(member) = self.members.get_mut(&from) {
+            member.wants.remove(&to);
+        }
+        if let Some(wanting) = self.wanted_by.get_mut(&to) {
+            wanting.remove(&from);
+            if wanting.is_empty() {
+                self.wanted_by.remove(&to);
+            }
+        }
+    }
+
+    fn forget_wishes_of(&mut self, rank: u32) {
+        let wants = self.members.get_mut(&rank).map(|member| std::mem::take(&mut member.wants));
+        for to in wants.into_iter().flatten() {
+            self.forget_wish(rank, to);
+        }
+    }
+
+    fn attached(&self) -> impl Iterator<Item = (u32, ConnectionId)> {
+        self.members.iter().filter_map(|(rank, member)| match member.presence {
+            Presence::Attached(connection) => Some((*rank, connection)),
+            _ => None,
+        })
+    }
+
+    fn connection_of(&self, rank: u32) -> Option<ConnectionId> {
+        match self.members.get(&rank)?.presence {
+            Presence::Attached(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
+    fn ranks_on_host(&self, host_id: u64) -> u32 {
+        let here = |member: &&Member| member.host_id == host_id && member.presence.gone().is_none();
+        self.members.values().filter(here).count() as u32
+    }
+
+    fn describe(&self, id: &EpochId, rank: u32) -> Description {
+        Description { job: self.key.job, epoch: *id, rank, size: self.size }
+    }
+}
+
+impl Presence {
+    fn gone(self) -> Option<Reason> {
+        match self {
+            Self::Left => Some(Reason::Left),
+            Self::Lost => Some(Reason::Lost),
+            Self::Attached(_) | Self::Detached(_) => None,
+        }
+    }
+}
+
+/// A member in a log line; four bytes tell jobs and epochs apart.
+struct Description {
+    job: Hash,
+    epoch: EpochId,
+    rank: u32,
+    size: u32,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("job ")?;
+        self.job[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(" epoch ")?;
+        self.epoch[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, " rank {} of {}", self.rank, self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A registry whose members are named by their connection.
+    #[derive(Default)]
+    struct Bench {
+        registry: Registry,
+        fresh: u8,
+    }
+
+    fn join_of(rank: u32, size: u32) -> Join {
+        Join {
+            job: [1; 32],
+            job_id: None,
+            rank,
+            size,
+            host_id: 0,
+            fingerprint: 5,
+            private: vec![format!("10.0.0.{rank}:1").parse().unwrap()],
+        }
+    }
+
+    fn public_of(connection: ConnectionId) -> SocketAddr {
+        format!("1.1.1.1:{}", 1000 + connection).parse().unwrap()
+    }
+
+    impl Bench {
+        fn fresh(&mut self) -> Membership {
+            self.fresh += 1;
+            Membership { epoch: [self.fresh; 16], token: [self.fresh; 16] }
+        }
+
+        fn join_with(&mut self, connection: ConnectionId, join: Join) -> Result<Joined, Refused> {
+            let fresh = self.fresh();
+            self.registry.join(connection, join, None, false, public_of(connection), fresh)
+        }
+
+        fn join(&mut self, connection: ConnectionId, rank: u32, size: u32) -> Joined {
+            self.join_with(connection, join_of(rank, size)).unwrap()
+        }
+
+        fn rejoin(
+            &mut self,
+            connection: ConnectionId,
+            join: Join,
+            membership: Membership,
+        ) -> Result<Joined, Refused> {
+            let fresh = self.fresh();
+            self.registry.join(connection, join, Some(membership), false, public_of(connection), fresh)
+        }
+
+        fn close(&mut self, connection: ConnectionId) {
+            self.registry.closed(connection, End::Closed, Instant::now());
+        }
+
+        fn connect(&mut self, connection: ConnectionId, to: u32) {
+            self.registry.connect(connection, to).unwrap();
+        }
+
+        /// The messages since the last call, without the log.
+        fn sent(&mut self) -> Vec<(ConnectionId, ServerMessage)> {
+            std::iter::from_fn(|| self.registry.next_output())
+                .filter_map(|output| match output {
+                    Output::Send(connection, message) => Some((connection, message)),
+                    Output::Close(_) | Output::Log(_) => None,
+                })
+                .collect()
+        }
+    }
+
+    fn go(rank: u32, connection: ConnectionId) -> ServerMessage {
+        let candidates = vec![format!("10.0.0.{rank}:1").parse().unwrap(), public_of(connection)];
+        ServerMessage::Go { rank, ranks_on_host: 2, candidates }
+    }
+
+    fn not_yet(rank: u32, missing: Missing) -> ServerMessage {
+        ServerMessage::NotYet { rank, missing }
+    }
+
+    fn unreachable(rank: u32, reason: Reason) -> ServerMessage {
+        ServerMessage::Unreachable { rank, reason }
+    }
+
+    #[test]
+    fn a_wish_and_its_answer_start_both() {
+        let mut bench = Bench::default();
+        bench.join(10, 0, 3);
+        bench.join(11, 1, 3);
+        bench.sent();
+        bench.connect(10, 1);
+        bench.connect(10, 1);
+        assert_eq!(
+            bench.sent(),
+            [(11, ServerMessage::Offer { rank: 0 }), (10, not_yet(1, Missing::NotReady))],
+            "asking twice is asking once"
+        );
+        bench.registry.ready(11, 0).unwrap();
+        assert_eq!(bench.sent(), [(10, go(1, 11)), (11, go(0, 10))]);
+        bench.registry.ready(11, 0).unwrap();
+        assert_eq!(bench.sent(), [], "the offer stands no more");
+        bench.connect(10, 1);
+        assert_eq!(bench.sent().len(), 2, "a new attempt is a new offer");
+    }
+
+    #[test]
+    fn two_wishes_that_cross_start_both() {
+        let mut bench = Bench::default();
+        bench.join(10, 0, 2);
+        bench.join(11, 1, 2);
+        bench.connect(10, 1);
+        bench.sent();
+        bench.connect(11, 0);
+        assert_eq!(bench.sent(), [(10, go(1, 11)), (11, go(0, 10))]);
+    }
+
+    #[test]
+    fn a_wish_waits_for_who_has_not_joined() {
+        let mut bench = Bench::default();
+        bench.join(10, 0, 2);
+        bench.connect(10, 1);
+        assert_eq!(bench.sent(), [(10, not_yet(1, Missing::NotJoined))]);
+        bench.join(11, 1, 2);
+        assert_eq!(
+            bench.sent(),
+            [(11, ServerMessage::Offer { rank: 0 }), (10, not_yet(1, Missing::NotReady))]
+        );
+    }
+
+    #[test]
+    fn who_left_is_told_to_those_who_want_it() {
+        let mut bench = Bench::default();
+        for rank in 0..3 {
+            bench.join(10 + u64::from(rank), rank, 3);
+        }
+        bench.connect(10, 2);
+        bench.sent();
+        bench.registry.leave(12);
+        assert_eq!(bench.sent(), [(10, unreachable(2, Reason::Left))]);
+        bench.connect(11, 2);
+        assert_eq!(bench.sent(), [(11, unreachable(2, Reason::Left))]);
+        bench.close(12);
+        assert_eq!(bench.sent(), [], "the end of its connection is no loss");
+    }
+
+    #[test]
+    fn a_loss_is_told_to_all_and_closes_the_epoch() {
+        let mut bench = Bench::default();
+        let first = bench.join(10, 0, 3).membership.epoch;
+        bench.join(11, 1, 3);
+        bench.connect(10, 1);
+        bench.sent();
+        bench.close(11);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost))]);
+        bench.connect(10, 1);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost))]);
+        assert_ne!(bench.join(12, 2, 3).membership.epoch, first, "nobody enters it any more");
+        bench.connect(10, 2);
+        assert_eq!(bench.sent(), [(10, not_yet(2, Missing::NotJoined))], "the newcomer is of another run");
+    }
+
+    #[test]
+    fn a_rank_that_is_done_before_another_joins_is_of_the_same_run() {
+        let mut bench = Bench::default();
+        let epoch = bench.join(10, 0, 3).membership.epoch;
+        bench.join(11, 1, 3);
+        bench.registry.leave(10);
+        assert_eq!(bench.join(12, 2, 3).membership.epoch, epoch);
+    }
+
+    #[test]
+    fn a_name_is_reused_at_once_by_ranks_that_go_at_their_own_pace() {
+        let mut bench = Bench::default();
+        let first = bench.join(10, 0, 2).membership.epoch;
+        bench.join(11, 1, 2);
+        bench.registry.leave(10);
+        let second = bench.join(12, 0, 2).membership.epoch;
+        assert_ne!(first, second);
+        bench.registry.leave(11);
+        assert_eq!(bench.join(13, 1, 2).membership.epoch, second);
+    }
+
+    #[test]
+    fn an_epoch_ends_when_all_who_joined_have_left() {
+        let mut bench = Bench::default();
+        let first = bench.join(10, 0, 2).membership.epoch;
+        bench.registry.leave(10);
+        assert!(bench.registry.epochs.is_empty() && bench.registry.jobs.is_empty());
+        assert_ne!(bench.join(11, 1, 2).membership.epoch, first);
+    }
+
+    #[test]
+    fn two_runs_without_job_id_stay_apart() {
+        let mut bench = Bench::default();
+        let first = bench.join(10, 0, 2).membership.epoch;
+        let second = bench.join(11, 0, 2).membership.epoch;
+        assert_ne!(first, second);
+        assert_eq!(bench.join(12, 1, 2).membership.epoch, first, "the oldest first");
+        assert_eq!(bench.join(13, 1, 2).membership.epoch, second);
+    }
+
+    #[test]
+    fn a_second_holder_of_a_rank_is_refused_where_that_is_certain() {
+        let mut bench = Bench::default();
+        let join = Join { job_id: Some([9; 32]), ..join_of(0, 2) };
+        bench.join_with(10, join.clone()).unwrap();
+        let refused = bench.join_with(11, join.clone()).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::RankTaken);
+        bench.registry.closed(10, End::Unknown, Instant::now());
+        bench.join_with(12, join).unwrap();
+    }
+
+    #[test]
+    fn another_size_is_refused_until_somebody_has_left() {
+        let mut bench = Bench::default();
+        bench.join(10, 0, 2);
+        bench.join(11, 1, 2);
+        let refused = bench.join_with(12, join_of(2, 3)).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::Mismatch);
+        assert_eq!(refused.text, "rank 2 says the size of the job is 3, rank 0 said 2");
+        bench.registry.leave(10);
+        bench.join(12, 2, 3);
+    }
+
+    #[test]
+    fn another_fingerprint_is_refused() {
+        let mut bench = Bench::default();
+        bench.join(10, 0, 2);
+        let refused = bench.join_with(11, Join { fingerprint: 6, ..join_of(1, 2) }).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::Mismatch);
+        assert!(refused.text.contains("0000000000000006") && refused.text.contains("0000000000000005"));
+    }
+
+    #[test]
+    fn ranks_with_and_without_the_secret_never_meet() {
+        let mut bench = Bench::default();
+        let fresh = bench.fresh();
+        let public = public_of(10);
+        bench.registry.join(10, join_of(0, 2), None, true, public, fresh).unwrap();
+        assert_eq!(bench.join_with(11, join_of(1, 2)).unwrap_err().refusal, Refusal::Auth);
+
+        let mut bench = Bench::default();
+        let open = bench.join(10, 0, 2).membership.epoch;
+        let fresh = bench.fresh();
+        let joined = bench.registry.join(11, join_of(1, 2), None, true, public, fresh).unwrap();
+        assert_ne!(joined.membership.epoch, open, "a squatter without the secret is in nobody's way");
+    }
+
+    #[test]
+    fn a_member_whose_connection_fell_silent_comes_back() {
+        let mut bench = Bench::default();
+        let membership = bench.join(10, 0, 2).membership;
+        bench.join(11, 1, 2);
+        bench.connect(11, 0);
+        bench.connect(10, 1);
+        bench.sent();
+        bench.connect(11, 0);
+        bench.registry.closed(10, End::Unknown, Instant::now());
+        assert_eq!(
+            bench.sent(),
+            [(10, ServerMessage::Offer { rank: 1 }), (11, not_yet(0, Missing::NotReady))]
+        );
+        assert_eq!(bench.rejoin(12, join_of(0, 2), membership).unwrap().membership, membership);
+        assert_eq!(
+            bench.sent(),
+            [(12, ServerMessage::Offer { rank: 1 }), (11, not_yet(0, Missing::NotReady))],
+            "what is wanted of it is offered again"
+        );
+        let stolen = Membership { token: [77; 16], ..membership };
+        assert_eq!(bench.rejoin(13, join_of(0, 2), stolen).unwrap_err().refusal, Refusal::RankTaken);
+    }
+
+    #[test]
+    fn a_member_may_be_back_before_its_old_connection_is_known_to_be_gone() {
+        let mut bench = Bench::default();
+        let membership = bench.join(10, 0, 2).membership;
+        while bench.registry.next_output().is_some() {}
+        bench.rejoin(12, join_of(0, 2), membership).unwrap();
+        assert_eq!(bench.registry.next_output(), Some(Output::Close(10)));
+        bench.close(10);
+        bench.join(11, 1, 2);
+        bench.sent();
+        bench.connect(11, 0);
+        assert_eq!(
+            bench.sent(),
+            [(12, ServerMessage::Offer { rank: 1 }), (11, not_yet(0, Missing::NotReady))]
+        );
+    }
+
+    #[test]
+    fn a_restarted_server_adopts_what_its_members_remember() {
+        let mut bench = Bench::default();
+        let membership = |token| Membership { epoch: [50; 16], token: [token; 16] };
+        bench.rejoin(10, join_of(0, 3), membership(1)).unwrap();
+        bench.rejoin(11, join_of(1, 3), membership(2)).unwrap();
+        let refused = |bench: &mut Bench, join, membership| {
+            bench.rejoin(12, join, membership).map(drop).unwrap_err().refusal
+        };
+        assert_eq!(refused(&mut bench, join_of(1, 3), membership(3)), Refusal::RankTaken, "the first counts");
+        assert_eq!(refused(&mut bench, join_of(2, 4), membership(3)), Refusal::Mismatch);
+        let other = Join { fingerprint: 6, ..join_of(2, 3) };
+        assert_eq!(refused(&mut bench, other, membership(3)), Refusal::Mismatch);
+        assert_eq!(bench.join(13, 2, 3).membership.epoch, [50; 16], "who had not joined yet joins them");
+        bench.connect(10, 1);
+        bench.sent();
+        bench.registry.ready(11, 0).unwrap();
+        assert_eq!(bench.sent().len(), 2);
+    }
+
+    #[test]
+    fn a_run_that_is_over_is_not_brought_back() {
+        let mut bench = Bench::default();
+        let (zero, one) = (bench.join(10, 0, 2).membership, bench.join(11, 1, 2).membership);
+        bench.close(10);
+        assert_eq!(bench.rejoin(12, join_of(0, 2), zero).unwrap_err().refusal, Refusal::Gone);
+        bench.registry.leave(11);
+        assert_eq!(bench.rejoin(12, join_of(0, 2), zero).unwrap_err().refusal, Refusal::Gone);
+        assert_eq!(bench.rejoin(12, join_of(1, 2), one).unwrap_err().refusal, Refusal::Gone);
+    }
+
+    #[test]
+    fn an_epoch_without_connections_is_forgotten_in_the_end() {
+        let mut bench = Bench::default();
+        bench.join(10, 0, 2);
+        let now = Instant::now();
+        bench.registry.closed(10, End::Unknown, now);
+        bench.registry.expire(now + DETACHED_FOR / 2);
+        assert_eq!(bench.registry.epochs.len(), 1);
+        bench.registry.expire(now + DETACHED_FOR);
+        assert!(bench.registry.epochs.is_empty() && bench.registry.jobs.is_empty());
+    }
+
+    #[test]
+    fn an_abort_reaches_all_others_once() {
+        let mut bench = Bench::default();
+        for rank in 0..3 {
+            bench.join(10 + u64::from(rank), rank, 3);
+        }
+        bench.sent();
+        bench.registry.abort(11, 7, "why");
+        bench.registry.abort(11, 8, "again");
+        let aborted = || ServerMessage::Aborted { rank: 1, code: 7, text: "why".into() };
+        assert_eq!(bench.sent(), [(10, aborted()), (12, aborted())]);
+    }
+
+    #[test]
+    fn ranks_that_cannot_be_are_refused() {
+        let mut bench = Bench::default();
+        for (rank, size, refusal) in [
+            (2, 2, Refusal::Protocol),
+            (0, 0, Refusal::Protocol),
+            (0, MAX_SIZE + 1, Refusal::Protocol),
+            (RANK_ANY, 2, Refusal::Unsupported),
+        ] {
+            let join = Join { private: Vec::new(), ..join_of(0, size) };
+            assert_eq!(bench.join_with(10, Join { rank, ..join }).unwrap_err().refusal, refusal);
+        }
+        bench.join(10, 0, 2);
+        for peer in [0, 2, u32::MAX] {
+            assert_eq!(bench.registry.connect(10, peer).unwrap_err().refusal, Refusal::Protocol);
+            assert_eq!(bench.registry.ready(10, peer).unwrap_err().refusal, Refusal::Protocol);
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_members_that_are_gone() {
+        let mut bench = Bench::default();
+        bench.join(10, 0, 4);
+        bench.join(11, 1, 4);
+        for to in 1..4 {
+            bench.connect(10, to);
+        }
+        bench.registry.leave(10);
+        bench.sent();
+        assert!(bench.registry.epochs.values().all(|epoch| epoch.wanted_by.is_empty()));
+        bench.close(11);
+        assert!(bench.registry.epochs.is_empty() && bench.registry.members.is_empty());
+    }
+}
