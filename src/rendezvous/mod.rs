@@ -10,3 +10,5 @@ pub(crate) mod client;
 pub(crate) mod protocol;
 #[cfg(feature = "cli")]
 mod registry;
+#[cfg(feature = "cli")]
+mod session;
