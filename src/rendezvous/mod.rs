@@ -7,8 +7,14 @@
 //! `server` puts them on the network.
 
 pub(crate) mod client;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the server's half of the codec"))]
 pub(crate) mod protocol;
 #[cfg(feature = "cli")]
 mod registry;
 #[cfg(feature = "cli")]
+mod server;
+#[cfg(feature = "cli")]
 mod session;
+
+#[cfg(feature = "cli")]
+pub use server::{Server, ServerOptions, ServerThread};

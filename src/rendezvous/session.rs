@@ -16,6 +16,13 @@ pub(crate) struct Admission {
     pub(crate) required: bool,
 }
 
+/// Whether one more member of each sort can be had.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) authenticated: bool,
+    pub(crate) strangers: bool,
+}
+
 /// The random bytes that a handshake uses.
 #[derive(Clone, Copy)]
 pub(crate) struct Fresh {
@@ -73,6 +80,7 @@ impl Session {
         bytes: &[u8],
         registry: &mut Registry,
         admission: &Admission,
+        room: Room,
         out: &mut Vec<u8>,
     ) -> Result<(), Refused> {
         self.decoder.push(bytes);
@@ -83,7 +91,7 @@ impl Session {
                 Err(error) => Err(error),
             };
             match message.map_err(|error| Refused::new(Refusal::Protocol, error.message()))? {
-                Some(message) => self.handle(message, registry, admission, out)?,
+                Some(message) => self.handle(message, registry, admission, room, out)?,
                 // A newer client keeps to what it has in common with us until
                 // it is a member.
                 None if self.membership().is_none() && !self.is_over() => return Err(out_of_turn()),
@@ -97,6 +105,7 @@ impl Session {
         message: ClientMessage,
         registry: &mut Registry,
         admission: &Admission,
+        room: Room,
         out: &mut Vec<u8>,
     ) -> Result<(), Refused> {
         match (self.phase, message) {
@@ -113,10 +122,10 @@ impl Session {
                 Ok(())
             }
             (Phase::Challenged { nonce }, ClientMessage::Join { join, mac }) => {
-                self.join(nonce, join, None, mac, registry, admission, out)
+                self.join(nonce, join, None, mac, registry, admission, room, out)
             }
             (Phase::Challenged { nonce }, ClientMessage::Rejoin { join, membership, mac }) => {
-                self.join(nonce, join, Some(membership), mac, registry, admission, out)
+                self.join(nonce, join, Some(membership), mac, registry, admission, room, out)
             }
             (Phase::Member { .. }, ClientMessage::Connect { rank }) => {
                 registry.connect(self.connection, rank)
@@ -144,6 +153,7 @@ impl Session {
         mac: Option<Hash>,
         registry: &mut Registry,
         admission: &Admission,
+        room: Room,
         out: &mut Vec<u8>,
     ) -> Result<(), Refused> {
         if join.private.len() > MAX_PRIVATE || !join.private.iter().all(protocol::is_private) {
@@ -164,6 +174,11 @@ impl Session {
             (_, None) => None,
         };
         let authenticated = proof.is_some();
+        // Asked before it is a member: one that were put out again would count
+        // as lost, and take its epoch along.
+        if !(if authenticated { room.authenticated } else { room.strangers }) {
+            return Err(Refused::new(Refusal::Full, "this server has no room for more ranks"));
+        }
         let fresh = self.fresh.membership;
         let joined = registry.join(self.connection, join, previous, authenticated, self.peer, fresh)?;
         let mac =
@@ -190,6 +205,8 @@ mod tests {
     use super::super::registry::{End, Output};
     use super::*;
     use crate::error::ErrorKind;
+
+    const ROOM: Room = Room { authenticated: true, strangers: true };
 
     /// A server and its clients, joined by queues instead of sockets.
     struct World {
@@ -248,7 +265,7 @@ mod tests {
                 return;
             }
             let result =
-                pair.session.receive(&bytes, &mut self.registry, &self.admission, &mut pair.to_client);
+                pair.session.receive(&bytes, &mut self.registry, &self.admission, ROOM, &mut pair.to_client);
             if let Err(Refused { refusal, text }) = result {
                 ServerMessage::Refused { refusal, text }.encode(&mut pair.to_client);
                 pair.broken = true;
@@ -381,7 +398,7 @@ mod tests {
             private: Vec::new(),
         };
         ClientMessage::Join { join, mac: None }.encode(&mut bytes);
-        let refused = session.receive(&bytes, &mut registry, &admission, &mut out).unwrap_err();
+        let refused = session.receive(&bytes, &mut registry, &admission, ROOM, &mut out).unwrap_err();
         assert_eq!(refused.refusal, Refusal::Auth);
         assert_eq!(session.membership(), None);
     }
@@ -405,7 +422,8 @@ mod tests {
             private: vec!["8.8.8.8:80".parse().unwrap()],
         };
         ClientMessage::Join { join, mac: None }.encode(&mut bytes);
-        let refused = session.receive(&bytes, &mut registry, &Admission::default(), &mut out).unwrap_err();
+        let refused =
+            session.receive(&bytes, &mut registry, &Admission::default(), ROOM, &mut out).unwrap_err();
         assert_eq!(refused.refusal, Refusal::Protocol);
     }
 
@@ -465,7 +483,7 @@ mod tests {
             let id = world.open(Client::new(request(0, 2, None)).unwrap());
             world.settle().unwrap();
             let pair = world.pairs.get_mut(&id).unwrap();
-            let _ = pair.session.receive(&garbage, &mut world.registry, &world.admission, &mut Vec::new());
+            let _ = pair.session.receive(&garbage, &mut world.registry, &world.admission, ROOM, &mut Vec::new());
         }
     }
 }

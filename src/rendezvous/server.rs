@@ -1,0 +1,1042 @@
+//! The rendezvous server on the network: one event loop, a small task per
+//! connection, no threads.
+//!
+//! Everything that a stranger can make it hold is bounded ([`Limits`]). Where
+//! a bound on handshakes is reached, the oldest one gives way, not the
+//! newcomer: an honest client is through in two round trips, so that whoever
+//! lets connections lie around only ever pushes out his own kind.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::io::{self, ErrorKind as IoKind};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener as AsyncListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+
+use super::client::MIN_SECRET;
+use super::protocol::{MAX_FRAME, Membership, Refusal, ServerMessage};
+use super::registry::{ConnectionId, End, Output, Refused, Registry};
+use super::session::{Admission, Fresh, Room, Session};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{LogFunction, LogLevel, Logger};
+
+/// How a rendezvous server is to behave.
+#[derive(Clone, Default)]
+pub struct ServerOptions {
+    secret: Option<Vec<u8>>,
+    require_secret: bool,
+    logger: Logger,
+    limits: Limits,
+}
+
+impl ServerOptions {
+    /// Ranks that prove this secret are served as its jobs; at least 16 bytes.
+    pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.secret = Some(secret.into());
+        self
+    }
+
+    /// Refuses ranks that do not prove the secret.
+    pub fn require_secret(mut self, require: bool) -> Self {
+        self.require_secret = require;
+        self
+    }
+
+    /// Gives log lines up to `level` to `log`: at [`LogLevel::Info`] one for
+    /// each rank that joins, leaves, is lost or refused, and for each pair
+    /// that is told to connect.
+    pub fn log(mut self, level: LogLevel, log: Arc<LogFunction>) -> Self {
+        self.logger.add_function(level, log);
+        self
+    }
+}
+
+/// What the server lets others take of it.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Until a connection has joined.
+    handshake: Duration,
+    /// Connections that have not joined, in all and from one source.
+    handshakes: usize,
+    handshakes_per_source: usize,
+    /// Members, in all.
+    members: usize,
+    /// Members from one source that have not proved the secret. Those that
+    /// have are known to belong together, and may share the address of a NAT.
+    strangers_per_source: usize,
+    /// Bytes that a member has not read.
+    unread: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            handshakes: 4096,
+            handshakes_per_source: 1024,
+            members: 1 << 16,
+            strangers_per_source: 4096,
+            unread: 256 * 1024,
+        }
+    }
+}
+
+/// How long a connection that is refused may take to read why: closing it at
+/// once, with bytes of it unread, would destroy the answer on its way.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long accepting pauses when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How many handshakes give way when there are no descriptors left.
+const EVICT_AT_ONCE: usize = 16;
+/// How often forgotten epochs are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Descriptors that are not for connections.
+const SPARE_DESCRIPTORS: usize = 64;
+/// Of the kernel; it may cap it.
+const BACKLOG: i32 = 4096;
+
+/// A rendezvous server: tells the ranks of a job each other's addresses.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// Listens on `address`; port 0 is any free port.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if the address cannot be had, [`ErrorKind::Config`]
+    /// if a secret is required and there is none, or it is too short.
+    pub fn bind(address: SocketAddr, options: ServerOptions) -> Result<Self> {
+        match &options.secret {
+            None if options.require_secret => {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "a secret is required, but none is set (FMI_SECRET)",
+                ));
+            }
+            Some(secret) if secret.len() < MIN_SECRET => {
+                let text = format!("the job secret (FMI_SECRET) has fewer than {MIN_SECRET} bytes");
+                return Err(Error::new(ErrorKind::Config, text));
+            }
+            _ => {}
+        }
+        let listener =
+            listen(address).map_err(|error| Error::io(&format!("cannot listen on {address}"), &error))?;
+        let address = listener.local_addr().map_err(|error| Error::io("getsockname", &error))?;
+        Ok(Self { listener, address, options })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is ready, inside a tokio runtime that has I/O
+    /// and time enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if the listener cannot be registered. What clients do
+    /// is never an error.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let listener = AsyncListener::from_std(self.listener)
+            .map_err(|error| Error::io("cannot register the listener", &error))?;
+        let shared = Arc::new(Mutex::new(Shared::new(self.options)));
+        let mut tasks = JoinSet::new();
+        let mut sweep = tokio::time::interval(SWEEP);
+        tokio::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(()),
+                _ = sweep.tick() => {
+                    lock(&shared).registry.expire(Instant::now());
+                    continue;
+                }
+                Some(_) = tasks.join_next() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            let pause = match accepted {
+                Ok((stream, peer)) => match lock(&shared).admit(canonical(peer)) {
+                    Ok((id, notify)) => {
+                        tasks.spawn(Connection { id, stream, notify, shared: shared.clone() }.serve());
+                        continue;
+                    }
+                    Err(error) => {
+                        lock(&shared).log(LogLevel::Warn, format_args!("cannot serve {peer}: {error}"));
+                        false
+                    }
+                },
+                Err(error) => {
+                    lock(&shared).log(LogLevel::Warn, format_args!("accept: {error}"));
+                    let exhausted = matches!(
+                        error.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                    );
+                    if exhausted {
+                        lock(&shared).evict(EVICT_AT_ONCE);
+                    }
+                    // The rest is about the one connection, which is gone.
+                    exhausted
+                }
+            };
+            if pause {
+                tokio::select! {
+                    () = &mut shutdown => return Ok(()),
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+
+    /// Serves on a thread of its own until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if there is no thread or runtime to be had.
+    pub fn spawn_thread(self) -> Result<ServerThread> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|error| Error::io("cannot make a runtime for the rendezvous server", &error))?;
+        let address = self.address;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("fmi-rendezvous".into())
+            .spawn(move || runtime.block_on(self.run(async { drop(stopped.await) })))
+            .map_err(|error| Error::io("cannot start a thread for the rendezvous server", &error))?;
+        Ok(ServerThread { address, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// A [`Server`] on a thread of its own; stops when dropped.
+pub struct ServerThread {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl ServerThread {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for ServerThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by its hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restarted server takes its port back although connections of the old
+    // one still linger.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// An IPv4 peer of a socket for both families looks like what it is.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+/// Who is counted as one: an address, or for IPv6 the /64 that a host can
+/// choose its addresses from.
+fn source_of(peer: SocketAddr) -> IpAddr {
+    match peer.ip() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip => ip,
+    }
+}
+
+/// A panic while it was held would have left the registry half changed: then
+/// the server ends rather than tell nonsense.
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().expect("no task panicked")
+}
+
+/// What the tasks share.
+struct Shared {
+    registry: Registry,
+    admission: Admission,
+    logger: Logger,
+    limits: Limits,
+    links: HashMap<ConnectionId, Link>,
+    next_id: ConnectionId,
+    /// The connections that are not members, oldest first.
+    handshakes: BTreeSet<ConnectionId>,
+    sources: HashMap<IpAddr, Source>,
+    members: usize,
+}
+
+/// A connection, without its socket.
+struct Link {
+    session: Session,
+    peer: SocketAddr,
+    class: Class,
+    state: LinkState,
+    /// What the socket has not taken yet.
+    outgoing: Vec<u8>,
+    /// Wakes the task: there is something to send, or the state has changed.
+    notify: Arc<Notify>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Handshake,
+    Member { authenticated: bool },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinkState {
+    Open,
+    /// Ends when the outgoing bytes are sent and the other side has closed.
+    Closing,
+    /// Ends at once.
+    Dropped,
+}
+
+#[derive(Default)]
+struct Source {
+    /// Oldest first.
+    handshakes: BTreeSet<ConnectionId>,
+    /// Members that have not proved the secret.
+    strangers: usize,
+}
+
+impl Shared {
+    fn new(options: ServerOptions) -> Self {
+        let ServerOptions { secret, require_secret, logger, mut limits } = options;
+        let descriptors = descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(2);
+        limits.handshakes = limits.handshakes.min(descriptors / 2);
+        limits.members = limits.members.min(descriptors - limits.handshakes);
+        Self {
+            registry: Registry::default(),
+            admission: Admission { secret, required: require_secret },
+            logger,
+            limits,
+            links: HashMap::new(),
+            next_id: 0,
+            handshakes: BTreeSet::new(),
+            sources: HashMap::new(),
+            members: 0,
+        }
+    }
+
+    fn log(&self, level: LogLevel, text: std::fmt::Arguments<'_>) {
+        self.logger.log(level, text);
+    }
+
+    /// Takes a new connection; where there are too many handshakes, the oldest
+    /// gives way.
+    fn admit(&mut self, peer: SocketAddr) -> io::Result<(ConnectionId, Arc<Notify>)> {
+        let fresh = fresh()?;
+        let source = source_of(peer);
+        let siblings = self.sources.get(&source).map(|source| &source.handshakes);
+        let oldest = match siblings {
+            Some(siblings) if siblings.len() >= self.limits.handshakes_per_source => siblings.first(),
+            _ if self.handshakes.len() >= self.limits.handshakes => self.handshakes.first(),
+            _ => None,
+        };
+        if let Some(oldest) = oldest.copied() {
+            self.drop_link(oldest);
+        }
+        self.next_id += 1;
+        let id = self.next_id;
+        let notify = Arc::new(Notify::new());
+        let link = Link {
+            session: Session::new(id, peer, fresh),
+            peer,
+            class: Class::Handshake,
+            state: LinkState::Open,
+            outgoing: Vec::new(),
+            notify: notify.clone(),
+        };
+        self.links.insert(id, link);
+        self.handshakes.insert(id);
+        self.sources.entry(source).or_default().handshakes.insert(id);
+        Ok((id, notify))
+    }
+
+    /// Drops up to `count` of the oldest handshakes.
+    fn evict(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(oldest) = self.handshakes.first().copied() else { return };
+            self.drop_link(oldest);
+        }
+    }
+
+    /// Lets the connection's task end. It does not count any more from now on:
+    /// else a storm would find the same ones again before their tasks ran.
+    fn drop_link(&mut self, id: ConnectionId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.state = LinkState::Dropped;
+        link.notify.notify_one();
+        self.discount(id);
+    }
+
+    /// Takes a connection out of the counts of its class.
+    fn discount(&mut self, id: ConnectionId) {
+        let Some(link) = self.links.get(&id) else { return };
+        let address = source_of(link.peer);
+        self.handshakes.remove(&id);
+        let Some(source) = self.sources.get_mut(&address) else { return };
+        source.handshakes.remove(&id);
+        if source.handshakes.is_empty() && source.strangers == 0 {
+            self.sources.remove(&address);
+        }
+    }
+
+    /// Takes what was read from a connection.
+    fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.state != LinkState::Open {
+            return;
+        }
+        let strangers = self.sources.get(&source_of(link.peer)).map_or(0, |source| source.strangers);
+        let room = self.members < self.limits.members;
+        let room =
+            Room { authenticated: room, strangers: room && strangers < self.limits.strangers_per_source };
+        let out = &mut link.outgoing;
+        let result = link.session.receive(bytes, &mut self.registry, &self.admission, room, out);
+        if let (Class::Handshake, Some(authenticated)) = (link.class, link.session.membership()) {
+            self.promote(id, authenticated);
+        }
+        self.distribute();
+        match result {
+            Ok(()) => {
+                let Some(link) = self.links.get_mut(&id) else { return };
+                if link.session.is_over() {
+                    link.state = LinkState::Closing;
+                }
+                link.notify.notify_one();
+            }
+            Err(refused) => self.refuse(id, refused),
+        }
+    }
+
+    /// Counts a connection that has joined as a member.
+    fn promote(&mut self, id: ConnectionId, authenticated: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.class = Class::Member { authenticated };
+        self.members += 1;
+        if !authenticated {
+            self.sources.entry(source_of(link.peer)).or_default().strangers += 1;
+        }
+        self.discount(id);
+    }
+
+    /// Tells the client why, and lets its connection end.
+    fn refuse(&mut self, id: ConnectionId, refused: Refused) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        // Garbage from strangers is no event.
+        let stranger = link.class == Class::Handshake && refused.refusal == Refusal::Protocol;
+        let level = if stranger { LogLevel::Debug } else { LogLevel::Info };
+        self.logger.log(level, format_args!("refused: {}: {}", link.peer, refused.text));
+        ServerMessage::Refused { refusal: refused.refusal, text: refused.text }.encode(&mut link.outgoing);
+        link.state = LinkState::Closing;
+        link.notify.notify_one();
+        self.registry.closed(id, End::Closed, Instant::now());
+        self.distribute();
+    }
+
+    /// Hands out what the registry has put out.
+    fn distribute(&mut self) {
+        while let Some(output) = self.registry.next_output() {
+            match output {
+                Output::Log(line) => self.logger.log(LogLevel::Info, format_args!("{line}")),
+                Output::Close(id) => self.drop_link(id),
+                Output::Send(id, message) => {
+                    let Some(link) = self.links.get_mut(&id) else { continue };
+                    if link.state != LinkState::Open {
+                        continue;
+                    }
+                    message.encode(&mut link.outgoing);
+                    link.notify.notify_one();
+                    if link.outgoing.len() > self.limits.unread {
+                        let (peer, unread) = (link.peer, self.limits.unread);
+                        let text = format_args!("dropped: {peer} has not read {unread} bytes");
+                        self.logger.log(LogLevel::Info, text);
+                        self.drop_link(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection is gone.
+    fn forget(&mut self, id: ConnectionId, end: End) {
+        self.discount(id);
+        let Some(link) = self.links.remove(&id) else { return };
+        if let Class::Member { authenticated } = link.class {
+            self.members -= 1;
+            let address = source_of(link.peer);
+            if !authenticated && let Some(source) = self.sources.get_mut(&address) {
+                source.strangers -= 1;
+                if source.handshakes.is_empty() && source.strangers == 0 {
+                    self.sources.remove(&address);
+                }
+            }
+        }
+        self.registry.closed(id, end, Instant::now());
+        self.distribute();
+    }
+}
+
+fn fresh() -> io::Result<Fresh> {
+    let mut bytes = [[0; 16]; 3];
+    getrandom::fill(bytes.as_flattened_mut()).map_err(io::Error::other)?;
+    let [nonce, epoch, token] = bytes;
+    Ok(Fresh { nonce, membership: Membership { epoch, token } })
+}
+
+/// How many descriptors this process may have.
+fn descriptor_limit() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return 1024;
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+/// The task of one connection.
+struct Connection {
+    id: ConnectionId,
+    stream: TcpStream,
+    notify: Arc<Notify>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// What the task waits for.
+struct Wish {
+    send: bool,
+    state: LinkState,
+    joined: bool,
+}
+
+impl Connection {
+    async fn serve(self) {
+        let end = self.exchange().await;
+        lock(&self.shared).forget(self.id, end);
+    }
+
+    async fn exchange(&self) -> End {
+        // Neither matters enough to refuse a client for it.
+        let socket = SockRef::from(&self.stream);
+        let _ = socket.set_tcp_nodelay(true);
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(1))
+            .with_interval(Duration::from_secs(1))
+            .with_retries(3);
+        let _ = socket.set_tcp_keepalive(&keepalive);
+        let limits = lock(&self.shared).limits;
+        let mut deadline = tokio::time::Instant::now() + limits.handshake;
+        let mut closing = false;
+        loop {
+            let wish = match self.send() {
+                Ok(wish) => wish,
+                Err(end) => return end,
+            };
+            match wish.state {
+                LinkState::Dropped => return End::Closed,
+                LinkState::Closing if !closing => {
+                    closing = true;
+                    deadline = tokio::time::Instant::now() + LINGER;
+                }
+                _ => {}
+            }
+            if closing && !wish.send {
+                // The other side sees the end after our last word.
+                let _ = socket.shutdown(std::net::Shutdown::Write);
+            }
+            tokio::select! {
+                () = self.notify.notified() => {}
+                _ = self.stream.writable(), if wish.send => {}
+                _ = self.stream.readable() => {
+                    if let Err(end) = self.receive() {
+                        return end;
+                    }
+                }
+                () = tokio::time::sleep_until(deadline), if closing || !wish.joined => {
+                    if closing {
+                        return End::Closed;
+                    }
+                    let text = format!("no handshake within {:?}", limits.handshake);
+                    lock(&self.shared).refuse(self.id, Refused::new(Refusal::Protocol, text));
+                }
+            }
+        }
+    }
+
+    /// Sends what the socket takes.
+    fn send(&self) -> Result<Wish, End> {
+        let mut shared = lock(&self.shared);
+        let Some(link) = shared.links.get_mut(&self.id) else { return Err(End::Closed) };
+        while !link.outgoing.is_empty() && link.state != LinkState::Dropped {
+            match self.stream.try_write(&link.outgoing) {
+                Ok(sent) => drop(link.outgoing.drain(..sent)),
+                Err(error) if error.kind() == IoKind::WouldBlock => break,
+                Err(error) => return Err(end_of(&error)),
+            }
+        }
+        if link.outgoing.is_empty() {
+            // An idle connection holds no buffer.
+            link.outgoing = Vec::new();
+        }
+        Ok(Wish {
+            send: !link.outgoing.is_empty(),
+            state: link.state,
+            joined: matches!(link.class, Class::Member { .. }),
+        })
+    }
+
+    /// Takes what the socket has, once: the others shall have their turn.
+    fn receive(&self) -> Result<(), End> {
+        let mut buffer = [0; MAX_FRAME];
+        match self.stream.try_read(&mut buffer) {
+            Ok(0) => Err(End::Closed),
+            Ok(length) => {
+                lock(&self.shared).receive(self.id, &buffer[..length]);
+                Ok(())
+            }
+            Err(error) if error.kind() == IoKind::WouldBlock => Ok(()),
+            Err(error) => Err(end_of(&error)),
+        }
+    }
+}
+
+/// What the keepalive finds out says nothing of the rank.
+fn end_of(error: &io::Error) -> End {
+    match error.raw_os_error() {
+        Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => {
+            End::Unknown
+        }
+        _ => End::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpStream as Socket};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::client::{Client, Event, JoinRequest, Reason};
+    use super::*;
+
+    /// No test waits longer: a hang is a failure.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn serve(limits: Limits) -> ServerThread {
+        serve_with(ServerOptions { limits, ..ServerOptions::default() })
+    }
+
+    fn serve_with(options: ServerOptions) -> ServerThread {
+        Server::bind("127.0.0.1:0".parse().unwrap(), options).unwrap().spawn_thread().unwrap()
+    }
+
+    fn stranger(server: &ServerThread) -> Socket {
+        let socket = Socket::connect(server.local_addr()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    /// A client on a blocking socket.
+    struct Rank {
+        client: Client,
+        socket: Socket,
+    }
+
+    impl Rank {
+        fn start(server: &ServerThread, name: &str, rank: u32, size: u32, secret: Option<&[u8]>) -> Self {
+            let request = JoinRequest {
+                name: name.into(),
+                job_id: None,
+                rank,
+                size,
+                private_endpoints: Vec::new(),
+                host_id: 1,
+                fingerprint: 0,
+                secret: secret.map(Into::into),
+            };
+            Self { client: Client::new(request).unwrap(), socket: stranger(server) }
+        }
+
+        fn member(server: &ServerThread, name: &str, rank: u32, size: u32) -> Self {
+            let mut member = Self::start(server, name, rank, size, None);
+            assert!(matches!(member.event(), Ok(Event::Joined { .. })));
+            member
+        }
+
+        fn flush(&mut self) {
+            self.socket.write_all(self.client.outgoing()).unwrap();
+            self.client.advance(self.client.outgoing().len());
+        }
+
+        /// The next event, sending what there is to send.
+        fn event(&mut self) -> Result<Event> {
+            loop {
+                if let Some(event) = self.client.next_event() {
+                    return Ok(event);
+                }
+                self.flush();
+                let mut buffer = [0; 1024];
+                let length = self.socket.read(&mut buffer).expect("an answer in time");
+                assert_ne!(length, 0, "the server closed the connection");
+                self.client.receive(&buffer[..length])?;
+            }
+        }
+
+        fn event_but_not_yet(&mut self) -> Event {
+            loop {
+                match self.event().unwrap() {
+                    Event::NotYet { .. } => {}
+                    event => return event,
+                }
+            }
+        }
+    }
+
+    /// Two ranks find each other; how long that took.
+    fn honest_pair(server: &ServerThread, name: &str) -> Duration {
+        let start = Instant::now();
+        let mut zero = Rank::member(server, name, 0, 2);
+        zero.client.connect(1);
+        zero.flush();
+        let mut one = Rank::member(server, name, 1, 2);
+        assert_eq!(one.event().unwrap(), Event::Offer { rank: 0 });
+        one.client.ready(0);
+        let Event::Go { rank: 0, candidates, ranks_on_host: 2 } = one.event().unwrap() else { panic!() };
+        assert_eq!(candidates, [zero.socket.local_addr().unwrap()]);
+        let Event::Go { rank: 1, candidates, ranks_on_host: 2 } = zero.event_but_not_yet() else { panic!() };
+        assert_eq!(candidates, [one.socket.local_addr().unwrap()]);
+        for rank in [&mut zero, &mut one] {
+            rank.client.leave();
+            rank.flush();
+        }
+        start.elapsed()
+    }
+
+    /// Waits until the other side has closed the connection.
+    fn ends(mut socket: Socket) -> bool {
+        let mut rest = Vec::new();
+        match socket.read_to_end(&mut rest) {
+            Ok(_) => true,
+            Err(error) => error.kind() == IoKind::ConnectionReset,
+        }
+    }
+
+    #[test]
+    fn a_pair_finds_each_other() {
+        let server = serve(Limits::default());
+        honest_pair(&server, "job");
+        honest_pair(&server, "job");
+    }
+
+    #[test]
+    fn a_pair_with_a_secret_finds_each_other_and_others_are_refused() {
+        let secret = b"0123456789abcdef";
+        let server = serve_with(ServerOptions::default().secret(*secret).require_secret(true));
+        assert!(matches!(Rank::start(&server, "job", 0, 2, Some(secret)).event(), Ok(Event::Joined { .. })));
+        for wrong in [Some(&b"0123456789abcdeX"[..]), None] {
+            let error = Rank::start(&server, "job", 1, 2, wrong).event().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Auth);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_missing_or_short_is_refused_at_the_start() {
+        let kind =
+            |options| Server::bind("127.0.0.1:0".parse().unwrap(), options).err().map(|error| error.kind());
+        assert_eq!(kind(ServerOptions::default().require_secret(true)), Some(ErrorKind::Config));
+        assert_eq!(kind(ServerOptions::default().secret(*b"short")), Some(ErrorKind::Config));
+    }
+
+    #[test]
+    fn a_taken_address_is_an_error_that_names_it() {
+        let server = serve(Limits::default());
+        let error = Server::bind(server.local_addr(), ServerOptions::default()).err().unwrap();
+        assert_eq!((error.kind(), error.os_errno()), (ErrorKind::Io, libc::EADDRINUSE));
+        assert!(error.message().contains(&server.local_addr().to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_port_is_taken_back_at_once() {
+        let server = serve(Limits::default());
+        let address = server.local_addr();
+        let member = Rank::member(&server, "job", 0, 2);
+        drop(server);
+        assert!(ends(member.socket), "a server that stops says so");
+        let server = Server::bind(address, ServerOptions::default()).unwrap().spawn_thread().unwrap();
+        honest_pair(&server, "job");
+    }
+
+    #[test]
+    fn a_restarted_server_takes_its_members_back() {
+        let server = serve(Limits::default());
+        let address = server.local_addr();
+        let mut zero = Rank::member(&server, "job", 0, 2);
+        zero.client.connect(1);
+        let epoch = zero.client.epoch();
+        drop(server);
+        let server = Server::bind(address, ServerOptions::default()).unwrap().spawn_thread().unwrap();
+        zero.client.reconnect().unwrap();
+        zero.socket = stranger(&server);
+        assert!(matches!(zero.event_but_not_yet(), Event::Joined { .. }));
+        assert!(matches!(zero.event().unwrap(), Event::NotYet { rank: 1, .. }));
+        let mut one = Rank::member(&server, "job", 1, 2);
+        assert_eq!(one.client.epoch(), epoch);
+        assert_eq!(one.event().unwrap(), Event::Offer { rank: 0 });
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_a_loss_unless_it_was_announced() {
+        let server = serve(Limits::default());
+        let mut ranks: Vec<_> = (0..4).map(|rank| Rank::member(&server, "job", rank, 4)).collect();
+        for peer in 1..4 {
+            ranks[0].client.connect(peer);
+        }
+        ranks[0].flush();
+        let reset = ranks.pop().unwrap();
+        let closed = ranks.pop().unwrap();
+        let mut left = ranks.pop().unwrap();
+        left.client.leave();
+        left.flush();
+        let mut next = || ranks[0].event_but_not_yet();
+        assert_eq!(next(), Event::Unreachable { rank: 1, reason: Reason::Left });
+        drop(closed);
+        assert_eq!(next(), Event::Unreachable { rank: 2, reason: Reason::Lost });
+        SockRef::from(&reset.socket).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(reset);
+        assert_eq!(next(), Event::Unreachable { rank: 3, reason: Reason::Lost });
+        assert!(ends(left.socket), "a connection of a rank that left is closed");
+    }
+
+    #[test]
+    fn refusals_arrive_and_name_the_difference() {
+        let server = serve(Limits::default());
+        let _zero = Rank::member(&server, "job", 0, 2);
+        let error = Rank::start(&server, "job", 2, 3, None).event().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        assert!(error.message().contains("is 3, rank 0 said 2"), "{error}");
+    }
+
+    #[test]
+    fn a_handshake_that_stalls_is_cut_off() {
+        let limits = Limits { handshake: Duration::from_millis(200), ..Limits::default() };
+        let server = serve(limits);
+        let mut member = Rank::member(&server, "job", 0, 2);
+        let idle = stranger(&server);
+        let mut half = stranger(&server);
+        half.write_all(&Client::new(request()).unwrap().outgoing()[..14]).unwrap();
+        assert!(ends(idle) && ends(half));
+        member.client.connect(1);
+        assert!(matches!(member.event().unwrap(), Event::NotYet { .. }), "members may be silent for longer");
+    }
+
+    fn request() -> JoinRequest {
+        JoinRequest {
+            name: "x".into(),
+            job_id: None,
+            rank: 0,
+            size: 1,
+            private_endpoints: Vec::new(),
+            host_id: 0,
+            fingerprint: 0,
+            secret: None,
+        }
+    }
+
+    #[test]
+    fn garbage_ends_its_own_connection_only() {
+        let server = serve(Limits::default());
+        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 141], &[0xf5; 5000], b"pairing-name0_1"] {
+            let mut socket = stranger(&server);
+            socket.write_all(garbage).unwrap();
+            assert!(ends(socket));
+        }
+        let mut after_hello = stranger(&server);
+        after_hello.write_all(Client::new(request()).unwrap().outgoing()).unwrap();
+        after_hello.write_all(&[0xff; 300]).unwrap();
+        assert!(ends(after_hello));
+        honest_pair(&server, "job");
+    }
+
+    #[test]
+    fn idle_connections_push_each_other_out_not_the_honest() {
+        let server = serve(Limits { handshakes_per_source: 50, ..Limits::default() });
+        let idle: Vec<_> = (0..300).map(|_| stranger(&server)).collect();
+        assert!(honest_pair(&server, "job") < Duration::from_secs(1));
+        let mut pushed_out = 0;
+        for socket in &idle[..250] {
+            pushed_out += usize::from(ends(socket.try_clone().unwrap()));
+        }
+        assert_eq!(pushed_out, 250, "long before their handshake would have timed out");
+    }
+
+    #[test]
+    fn a_storm_of_connects_and_resets_is_weathered() {
+        let server = serve(Limits::default());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let hello = Client::new(request()).unwrap().outgoing().to_vec();
+                    while !stop.load(Ordering::Relaxed) {
+                        let Ok(mut socket) = Socket::connect(server.local_addr()) else { continue };
+                        let _ = socket.write_all(&hello);
+                        SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                });
+            }
+            for number in 0..20 {
+                honest_pair(&server, &format!("job {number}"));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn strangers_cannot_take_all_the_room() {
+        let limits = Limits { strangers_per_source: 3, ..Limits::default() };
+        let options = ServerOptions { limits, ..ServerOptions::default() };
+        let secret = b"0123456789abcdef";
+        let server = serve_with(options.secret(*secret));
+        let strangers: Vec<_> = (0..3).map(|rank| Rank::member(&server, "open", rank, 9)).collect();
+        let error = Rank::start(&server, "open", 3, 9, None).event().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect);
+        for rank in 0..9 {
+            let mut rank = Rank::start(&server, "job", rank, 9, Some(secret));
+            assert!(matches!(rank.event(), Ok(Event::Joined { .. })), "proven ranks count apart");
+        }
+        let mut zero = strangers.into_iter().next().unwrap();
+        zero.client.connect(1);
+        assert!(
+            matches!(zero.event_but_not_yet(), Event::Unreachable { reason: Reason::Lost, .. }),
+            "and the room is free again once they are gone"
+        );
+        Rank::member(&server, "open", 3, 9);
+    }
+
+    #[test]
+    fn who_does_not_read_is_dropped() {
+        let mut shared = Shared::new(ServerOptions {
+            limits: Limits { unread: 512, ..Limits::default() },
+            ..Default::default()
+        });
+        let mut clients: Vec<_> = (0..2)
+            .map(|rank| {
+                let (id, _) = shared.admit("9.9.9.9:9".parse().unwrap()).unwrap();
+                (id, Client::new(JoinRequest { rank, size: 2, ..request() }).unwrap())
+            })
+            .collect();
+        let exchange = |shared: &mut Shared, id: ConnectionId, client: &mut Client| {
+            shared.receive(id, client.outgoing());
+            client.advance(client.outgoing().len());
+            client.receive(&std::mem::take(&mut shared.links.get_mut(&id).unwrap().outgoing)).unwrap();
+            std::iter::from_fn(|| client.next_event()).collect::<Vec<_>>()
+        };
+        for (id, client) in &mut clients {
+            exchange(&mut shared, *id, client);
+            exchange(&mut shared, *id, client);
+        }
+        // The deaf one keeps asking, the other keeps answering.
+        let deaf = clients[0].0;
+        let mut wish = Vec::new();
+        super::super::protocol::ClientMessage::Connect { rank: 1 }.encode(&mut wish);
+        let (id, client) = &mut clients[1];
+        for _ in 0..100 {
+            shared.receive(deaf, &wish);
+            exchange(&mut shared, *id, client);
+            client.ready(0);
+            exchange(&mut shared, *id, client);
+        }
+        assert!(shared.links[&deaf].state == LinkState::Dropped);
+        assert!(shared.links[&deaf].outgoing.len() <= 512 + MAX_FRAME);
+        shared.forget(deaf, End::Closed);
+        assert_eq!(
+            exchange(&mut shared, *id, client).last(),
+            Some(&Event::Unreachable { rank: 0, reason: Reason::Lost })
+        );
+    }
+
+    #[test]
+    fn running_out_of_descriptors_is_no_end() {
+        // In a process of its own: the limit is the process's.
+        let this = std::env::current_exe().unwrap();
+        let status = std::process::Command::new(this)
+            .args(["--exact", "rendezvous::server::tests::out_of_descriptors_inner", "--ignored", "--quiet"])
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    #[test]
+    #[ignore = "run by running_out_of_descriptors_is_no_end"]
+    fn out_of_descriptors_inner() {
+        let server = serve(Limits::default());
+        honest_pair(&server, "warm up");
+        let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+        // SAFETY: `limit` is valid.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+        // All of these but a few are the server's too.
+        let mut idle = Vec::new();
+        while let Ok(socket) = Socket::connect(server.local_addr()) {
+            idle.push(socket);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        idle.truncate(idle.len() / 2);
+        honest_pair(&server, "job");
+    }
+
+    #[test]
+    fn events_are_logged_one_line_each() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        let log = Arc::new(move |_: LogLevel, line: &str| sink.lock().unwrap().push(line.to_owned()));
+        let server = serve_with(ServerOptions::default().log(LogLevel::Info, log));
+        honest_pair(&server, "job");
+        let start = Instant::now();
+        while lines.lock().unwrap().len() < 5 && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(server);
+        let lines = lines.lock().unwrap();
+        let verbs: Vec<_> = lines.iter().map(|line| line.split(':').next().unwrap()).collect();
+        assert_eq!(verbs, ["joined", "joined", "go", "left", "left"], "{lines:?}");
+        assert!(lines[0].contains("rank 0 of 2 from 127.0.0.1:"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_half_closed_member_is_lost() {
+        let server = serve(Limits::default());
+        let mut zero = Rank::member(&server, "job", 0, 2);
+        let one = Rank::member(&server, "job", 1, 2);
+        one.socket.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(zero.event().unwrap(), Event::Unreachable { rank: 1, reason: Reason::Lost });
+    }
+}
