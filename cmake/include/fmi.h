@@ -1,0 +1,1 @@
+#include "fmi/fmi.h"
