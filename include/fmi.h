@@ -167,7 +167,7 @@ typedef struct fmi_comm fmi_comm;
  *
  * What the program sets wins over the environment, that over what was loaded,
  * that over the defaults, whatever the order of calls. An unknown key is a
- * warning that names it.
+ * warning that names it. Several threads may use one configuration at once.
  */
 typedef struct fmi_config fmi_config;
 
@@ -618,7 +618,7 @@ fmi_status fmi_config_create(fmi_config **out);
  * @param path    the file's path, NUL-terminated UTF-8.
  * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where path is not UTF-8; FMI_ERR_CONFIG where the file is
  *         missing or malformed or holds a wrong value (the message names file, key and what was
- *         expected); FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+ *         expected); FMI_ERR_REENTRANT.
  */
 fmi_status fmi_config_load(fmi_config *config,
                            const char *path);
@@ -630,7 +630,7 @@ fmi_status fmi_config_load(fmi_config *config,
  * @param json    the text, UTF-8; it need not be NUL-terminated.
  * @param len     its length in bytes.
  * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where the text is not UTF-8; FMI_ERR_CONFIG where it is
- *         malformed or holds a wrong value; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+ *         malformed or holds a wrong value; FMI_ERR_REENTRANT.
  */
 fmi_status fmi_config_parse(fmi_config *config, const char *json, size_t len);
 
@@ -642,7 +642,7 @@ fmi_status fmi_config_parse(fmi_config *config, const char *json, size_t len);
  *                UTF-8.
  * @param value   the value as text, NUL-terminated UTF-8.
  * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where a text is not UTF-8; FMI_ERR_CONFIG for a value
- *         that the key cannot have; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+ *         that the key cannot have; FMI_ERR_REENTRANT.
  */
 fmi_status fmi_config_set(fmi_config *config, const char *key, const char *value);
 
@@ -654,7 +654,7 @@ fmi_status fmi_config_set(fmi_config *config, const char *key, const char *value
  * @param visit   called with user, a key such as "backends.Direct.host" and its value; both texts
  *                are UTF-8 and live until it returns. Other than 0 ends the visit. May not unwind.
  * @param user    passed to visit.
- * @return FMI_OK; FMI_ERR_CALLBACK where visit returned other than 0; FMI_ERR_NULL; FMI_ERR_BUSY;
+ * @return FMI_OK; FMI_ERR_CALLBACK where visit returned other than 0; FMI_ERR_NULL;
  *         FMI_ERR_REENTRANT.
  */
 fmi_status fmi_config_each(const fmi_config *config,
@@ -672,7 +672,7 @@ fmi_status fmi_config_each(const fmi_config *config,
  * @param user    passed to check and drop.
  * @param drop    called with user exactly once, when neither the configuration nor a communicator
  *                needs it any more, also when this function fails; may be NULL.
- * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+ * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_REENTRANT.
  */
 fmi_status fmi_config_set_interrupt(fmi_config *config,
                                     int32_t (*check)(void *user),
@@ -691,7 +691,7 @@ fmi_status fmi_config_set_interrupt(fmi_config *config,
  * @param user    passed to log and drop.
  * @param drop    called with user exactly once, when neither the configuration nor a communicator
  *                needs it any more, also when this function fails; may be NULL.
- * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where there is no such level; FMI_ERR_BUSY;
+ * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where there is no such level;
  *         FMI_ERR_REENTRANT.
  */
 fmi_status fmi_config_set_log(fmi_config *config,
@@ -738,7 +738,7 @@ fmi_status fmi_comm_create(uint32_t rank,
  * @param name    name of the job, NUL-terminated UTF-8, the same on all its ranks; may be empty.
  * @param config  the configuration; stays the caller's, later changes have no effect.
  * @param out     the communicator, to be freed with fmi_comm_destroy(); NULL on failure.
- * @return as fmi_comm_create(); also FMI_ERR_BUSY where another thread is using config.
+ * @return as fmi_comm_create().
  */
 fmi_status fmi_comm_create_with(uint32_t rank,
                                 uint32_t size,

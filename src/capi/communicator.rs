@@ -97,7 +97,7 @@ pub unsafe extern "C" fn fmi_comm_create(
 /// @param name    name of the job, NUL-terminated UTF-8, the same on all its ranks; may be empty.
 /// @param config  the configuration; stays the caller's, later changes have no effect.
 /// @param out     the communicator, to be freed with fmi_comm_destroy(); NULL on failure.
-/// @return as fmi_comm_create(); also FMI_ERR_BUSY where another thread is using config.
+/// @return as fmi_comm_create().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_create_with(
     rank: u32,
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn fmi_comm_create_with(
         // SAFETY: NUL-terminated, as the header demands.
         let name = unsafe { text!(name) }?;
         // SAFETY: a live configuration, as the header demands.
-        let config = unsafe { handle!(config) }?.snapshot()?;
+        let config = unsafe { handle!(config) }?.snapshot();
         out.set(fmi_comm::into_handle(Communicator::create(rank, size, name, &config)?));
         Ok(())
     })

@@ -1,7 +1,7 @@
 //! Configuration objects, and the callbacks that stand in them.
 
 use std::ffi::{CString, c_char, c_void};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::boundary::{
     bytes, fail, function, guarded, handle, not_in_reduction, out, query, text, utf8, walled,
@@ -17,7 +17,7 @@ use crate::log::LogLevel;
 ///
 /// What the program sets wins over the environment, that over what was loaded,
 /// that over the defaults, whatever the order of calls. An unknown key is a
-/// warning that names it.
+/// warning that names it. Several threads may use one configuration at once.
 pub struct fmi_config {
     config: Mutex<Config>,
 }
@@ -67,21 +67,14 @@ impl Drop for Context {
 }
 
 impl fmi_config {
-    /// # Errors
-    /// [`ErrorKind::Busy`] where another call, perhaps further up this very
-    /// stack, holds it.
-    fn lock(&self) -> Result<MutexGuard<'_, Config>> {
-        match self.config.try_lock() {
-            Ok(guard) => Ok(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::new(ErrorKind::Busy, "another call is using the configuration"))
-            }
-        }
+    /// Waits for other threads. No code of the user's runs while it is locked, so
+    /// that no thread waits for itself.
+    fn lock(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn snapshot(&self) -> Result<Config> {
-        Ok(self.lock()?.clone())
+    pub(super) fn snapshot(&self) -> Config {
+        self.lock().clone()
     }
 
     /// Changes the configuration. What the change replaces is dropped with the
@@ -90,7 +83,7 @@ impl fmi_config {
         let before;
         let outcome;
         {
-            let mut config = self.lock()?;
+            let mut config = self.lock();
             before = config.clone();
             outcome = change(&mut config);
         }
@@ -120,7 +113,7 @@ pub unsafe extern "C" fn fmi_config_create(out: *mut *mut fmi_config) -> fmi_sta
 /// @param path    the file's path, NUL-terminated UTF-8.
 /// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where path is not UTF-8; FMI_ERR_CONFIG where the file is
 ///         missing or malformed or holds a wrong value (the message names file, key and what was
-///         expected); FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+///         expected); FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_config_load(config: *mut fmi_config, path: *const c_char) -> fmi_status {
     guarded(|| {
@@ -138,7 +131,7 @@ pub unsafe extern "C" fn fmi_config_load(config: *mut fmi_config, path: *const c
 /// @param json    the text, UTF-8; it need not be NUL-terminated.
 /// @param len     its length in bytes.
 /// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where the text is not UTF-8; FMI_ERR_CONFIG where it is
-///         malformed or holds a wrong value; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+///         malformed or holds a wrong value; FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_config_parse(
     config: *mut fmi_config,
@@ -162,7 +155,7 @@ pub unsafe extern "C" fn fmi_config_parse(
 ///                UTF-8.
 /// @param value   the value as text, NUL-terminated UTF-8.
 /// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where a text is not UTF-8; FMI_ERR_CONFIG for a value
-///         that the key cannot have; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+///         that the key cannot have; FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_config_set(
     config: *mut fmi_config,
@@ -185,7 +178,7 @@ pub unsafe extern "C" fn fmi_config_set(
 /// @param visit   called with user, a key such as "backends.Direct.host" and its value; both texts
 ///                are UTF-8 and live until it returns. Other than 0 ends the visit. May not unwind.
 /// @param user    passed to visit.
-/// @return FMI_OK; FMI_ERR_CALLBACK where visit returned other than 0; FMI_ERR_NULL; FMI_ERR_BUSY;
+/// @return FMI_OK; FMI_ERR_CALLBACK where visit returned other than 0; FMI_ERR_NULL;
 ///         FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_config_each(
@@ -197,7 +190,7 @@ pub unsafe extern "C" fn fmi_config_each(
         // SAFETY: a live configuration, as the header demands.
         let config = unsafe { handle!(config) }?;
         let visit = function!(visit)?;
-        config.snapshot()?.each(|key, value| {
+        config.snapshot().each(|key, value| {
             // A NUL can come from JSON only (as \u0000); C sees the text up to it.
             let c_text = |text: &str| CString::new(text.split('\0').next().unwrap_or("")).unwrap_or_default();
             let (key, value) = (c_text(key), c_text(value));
@@ -220,7 +213,7 @@ pub unsafe extern "C" fn fmi_config_each(
 /// @param user    passed to check and drop.
 /// @param drop    called with user exactly once, when neither the configuration nor a communicator
 ///                needs it any more, also when this function fails; may be NULL.
-/// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+/// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_config_set_interrupt(
     config: *mut fmi_config,
@@ -254,7 +247,7 @@ pub unsafe extern "C" fn fmi_config_set_interrupt(
 /// @param user    passed to log and drop.
 /// @param drop    called with user exactly once, when neither the configuration nor a communicator
 ///                needs it any more, also when this function fails; may be NULL.
-/// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where there is no such level; FMI_ERR_BUSY;
+/// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where there is no such level;
 ///         FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_config_set_log(
