@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use fmi::{BuiltinOp, Communicator, Element, ErrorKind, Op};
+use fmi::{Communicator, Op};
 use support::{Channel, job, watched};
 
 const SIZES: [u32; 7] = [1, 2, 3, 4, 5, 7, 8];

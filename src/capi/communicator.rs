@@ -199,7 +199,7 @@ pub unsafe extern "C" fn fmi_comm_wakeup_fd(comm: *mut fmi_comm) -> i32 {
     // SAFETY: a live communicator, as the header demands.
     let status = unsafe {
         on_comm(comm, |comm| {
-            descriptor = comm.wakeup_fd()?;
+            descriptor = comm.wakeup_fd();
             Ok(())
         })
     };

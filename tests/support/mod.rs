@@ -6,19 +6,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use fmi::rendezvous::{Server, ServerOptions, ServerThread};
 use fmi::{Communicator, Config};
 
 static JOBS: AtomicU32 = AtomicU32::new(0);
 
 /// Which channel a job uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
+pub(crate) enum Channel {
     Memory,
     Direct,
 }
 
 /// Runs `body`; a hang is a failure, after `limit`.
-pub fn watched(limit: Duration, body: impl FnOnce() + Send + 'static) {
+pub(crate) fn watched(limit: Duration, body: impl FnOnce() + Send + 'static) {
     let (done, waits) = mpsc::channel();
     let runner = std::thread::spawn(move || {
         body();
@@ -40,19 +41,20 @@ pub fn watched(limit: Duration, body: impl FnOnce() + Send + 'static) {
 
 /// Runs `body` on every rank of a job of `size`, each in a thread of its own;
 /// panics if one of them does.
-pub fn job(channel: Channel, size: u32, body: impl Fn(Communicator) + Send + Sync) {
+pub(crate) fn job(channel: Channel, size: u32, body: impl Fn(Communicator) + Send + Sync) {
     job_with(channel, size, |_| {}, body);
 }
 
 /// As [`job`], with `adjust` applied to the configuration.
-pub fn job_with(
+pub(crate) fn job_with(
     channel: Channel,
     size: u32,
     adjust: impl Fn(&mut Config) + Sync,
     body: impl Fn(Communicator) + Send + Sync,
 ) {
     let name = format!("test-{}-{}", std::process::id(), JOBS.fetch_add(1, Ordering::Relaxed));
-    let config = config(channel);
+    let server = (channel == Channel::Direct).then(server);
+    let config = config(channel, server.as_ref());
     std::thread::scope(|scope| {
         let ranks: Vec<_> = (0..size)
             .map(|rank| {
@@ -72,12 +74,22 @@ pub fn job_with(
     });
 }
 
+/// A rendezvous server on a free port; it stops when it is dropped.
+pub(crate) fn server() -> ServerThread {
+    let any = "127.0.0.1:0".parse().unwrap();
+    Server::bind(any, ServerOptions::default()).unwrap().spawn_thread().unwrap()
+}
+
 /// The configuration of a channel that is alone enabled.
-pub fn config(channel: Channel) -> Config {
+pub(crate) fn config(channel: Channel, server: Option<&ServerThread>) -> Config {
     let mut config = Config::new();
     match channel {
-        Channel::Memory => config.parse(r#"{"backends":{"Memory":{"enabled":true}}}"#).unwrap(),
-        Channel::Direct => todo!(),
+        Channel::Memory => config.set("backends.Memory.enabled", "true").unwrap(),
+        Channel::Direct => {
+            let address = server.expect("Direct needs a server").local_addr();
+            config.set("backends.Direct.host", &address.ip().to_string()).unwrap();
+            config.set("backends.Direct.port", &address.port().to_string()).unwrap();
+        }
     }
     config
 }
