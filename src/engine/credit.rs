@@ -120,6 +120,12 @@ impl Ledger {
         !self.returned.minus(self.announced).fits(WINDOW_BYTES / 2, WINDOW_MESSAGES / 2)
     }
 
+    /// What lies unmatched here of what came on credit.
+    #[cfg(test)]
+    pub(super) fn owed(&self) -> Amount {
+        self.received.minus(self.returned)
+    }
+
     /// Whether anything waits to be announced.
     pub(super) fn is_behind(&self) -> bool {
         self.returned != self.announced

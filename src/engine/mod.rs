@@ -22,7 +22,8 @@ mod credit;
 pub(crate) mod frame;
 mod incoming;
 mod outgoing;
-
+#[cfg(test)]
+mod simulation;
 
 use std::collections::{HashMap, VecDeque};
 use std::task::Poll;
@@ -417,6 +418,29 @@ impl Engine {
 
     fn failure_of(&self, id: MessageId) -> Option<Error> {
         if id.collective { self.context_failure(id.context).cloned() } else { None }
+    }
+}
+
+/// What an engine holds.
+#[cfg(test)]
+pub(crate) struct Census {
+    pub(crate) sends: usize,
+    pub(crate) recvs: usize,
+    pub(crate) messages: usize,
+    pub(crate) kept_bytes: u64,
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Panics where the engine's state contradicts itself.
+    pub(crate) fn check_invariants(&self) -> Census {
+        self.check_outgoing();
+        Census {
+            sends: self.sends.len(),
+            recvs: self.recvs.len(),
+            messages: self.messages.len(),
+            kept_bytes: self.check_incoming(),
+        }
     }
 }
 

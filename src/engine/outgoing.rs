@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ptr::NonNull;
 
 use zerocopy::IntoBytes;
 
@@ -154,6 +155,8 @@ impl Engine {
             None => Stage::Queued,
         };
         let queued = matches!(stage, Stage::Queued);
+        // Callers may give any pointer for nothing, a slice may not.
+        let data = if length == 0 { NonNull::dangling().as_ptr() } else { data };
         let key = SendKey(self.sends.insert(Outgoing {
             peer,
             envelope,
@@ -373,6 +376,31 @@ impl Engine {
         let entry = &mut self.peers[peer as usize];
         if entry.ledger.is_behind() {
             entry.outbox.push_control_last(Header::bare(Kind::Credit));
+        }
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Panics where the stages of sends and what is queued contradict each other.
+    pub(super) fn check_outgoing(&self) {
+        for (key, send) in &self.sends {
+            let outbox = &self.peers[send.peer as usize].outbox;
+            let queued = outbox.queue.iter().filter(|item| matches!(item, Item::Message(k) if k.0 == key)).count();
+            let in_frame = outbox.frame.as_ref().and_then(|frame| frame.send) == Some(SendKey(key));
+            let wanted = match send.stage {
+                Stage::Queued => (1, false),
+                Stage::InFrame => (0, true),
+                _ => (0, false),
+            };
+            assert_eq!((queued, in_frame), wanted, "where a send is queued");
+            assert!(send.framed <= send.length);
+        }
+        for (rank, peer) in self.peers.iter().enumerate() {
+            for item in &peer.outbox.queue {
+                let Item::Message(key) = item else { continue };
+                assert!(self.sends.get(key.0).is_some_and(|send| send.peer == rank as u32), "a queued send");
+            }
         }
     }
 }
