@@ -432,6 +432,18 @@ pub(crate) struct Census {
 
 #[cfg(test)]
 impl Engine {
+    /// Bytes and messages that lie at `peer` on credit, as far as is known here.
+    pub(crate) fn spent_at(&self, peer: u32) -> (u32, u32) {
+        let amount = self.peers[peer as usize].allowance.outstanding();
+        (amount.bytes, amount.messages)
+    }
+
+    /// Bytes and messages of `peer` that lie here on credit.
+    pub(crate) fn owed_to(&self, peer: u32) -> (u32, u32) {
+        let amount = self.peers[peer as usize].ledger.owed();
+        (amount.bytes, amount.messages)
+    }
+
     /// Panics where the engine's state contradicts itself.
     pub(crate) fn check_invariants(&self) -> Census {
         self.check_outgoing();

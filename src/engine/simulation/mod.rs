@@ -7,6 +7,7 @@
 //! `FMI_SEEDS` says how many there are in total.
 
 mod buffer;
+mod cancelling;
 mod point_to_point;
 mod random;
 mod world;

@@ -25,13 +25,12 @@ pub(super) fn some_limit(random: &mut Random) -> u64 {
     random.pick(&[0, 0, 1000, 64 << 10, 1 << 20, 256 << 20])
 }
 
-/// Small steps where little moves, so that every byte boundary is met.
-pub(super) fn some_pace(random: &mut Random, large: bool) -> Pace {
-    if large {
-        let capacity = random.pick(&[20_000, 200_000, 3 << 20]);
-        return Pace { capacity, largest_step: random.pick(&[10_000, 100_000, 2 << 20]) };
-    }
-    Pace { capacity: random.pick(&[1, 60, 500, 5000, 1 << 20]), largest_step: random.pick(&[1, 40, 100, 4000, 1 << 20]) }
+/// How fast `bytes` move: in small steps where they are few, so that every byte
+/// boundary is met, yet in not too many.
+pub(super) fn some_pace(random: &mut Random, bytes: usize) -> Pace {
+    let least = bytes / 1000 + 1;
+    let largest_step = random.pick(&[1, 40, 100, 4000, 1 << 20]).max(least);
+    Pace { capacity: random.pick(&[1, 60, 500, 5000, 3 << 20]).max(least), largest_step }
 }
 
 struct Send {
@@ -49,10 +48,8 @@ fn random_traffic_arrives_whole_and_in_order() {
         let size = random.between(1, 5) as u32;
         let large = random.chance(20) && !cfg!(miri);
         let limit = some_limit(&mut random);
-        let pace = some_pace(&mut random, large);
         let count = random.between(1, if cfg!(miri) { 12 } else { 60 });
         let contexts = [7, 8];
-        let mut world = World::new(seed, size, limit, pace);
         let mut sends = Vec::new();
         let mut receives = Vec::new();
         for _ in 0..count {
@@ -71,6 +68,8 @@ fn random_traffic_arrives_whole_and_in_order() {
             let other = random.below(receives.len());
             receives.swap(at, other);
         }
+        let bytes = sends.iter().map(|send: &Send| send.length + 50).sum();
+        let mut world = World::new(seed, size, limit, some_pace(&mut random, bytes));
         let receives_late = random.chance(30);
         let mut sends = sends.into_iter().peekable();
         while sends.peek().is_some() || !receives.is_empty() {
@@ -98,4 +97,104 @@ fn random_traffic_arrives_whole_and_in_order() {
         world.check_deliveries(true);
         world.check_end();
     });
+}
+
+#[test]
+fn many_small_messages_need_no_receive() {
+    for_each_seed(5, |seed| {
+        let mut random = Random::new(seed);
+        let count = if cfg!(miri) { 1030 } else { random.pick(&[1025, 3000]) };
+        let length = random.pick(&[0, 1, 40]);
+        let limit = random.pick(&[256 << 20, 256 << 20, 100_000, 0]);
+        let mut world = World::new(seed, 2, limit, some_pace(&mut random, 2 * count * (length + 48)));
+        for _ in 0..count {
+            world.send(0, 1, 7, 0, length);
+            world.send(1, 0, 7, 0, length);
+            world.move_some();
+        }
+        world.settle();
+        if limit > 1 << 20 {
+            assert_eq!(world.pending_sends(), 0, "sends wait although all fits the limit");
+        }
+        for _ in 0..count {
+            for rank in [0, 1] {
+                world.receive(Wanted { rank, source: Some(1 - rank), context: 7, tag: Some(0), capacity: 40 });
+            }
+            world.move_some();
+        }
+        world.settle();
+        world.check_liveness();
+        world.check_deliveries(true);
+        world.check_end();
+    });
+}
+
+#[test]
+fn large_mutual_sends_and_rings_need_no_receive() {
+    for_each_seed(2, |seed| {
+        let mut random = Random::new(seed);
+        let length = if cfg!(miri) { 3 << 20 } else { 64 << 20 };
+        let size = random.between(2, 3) as u32;
+        let pace = Pace { capacity: 8 << 20, largest_step: 4 << 20 };
+        let mut world = World::new(seed, size, 256 << 20, pace);
+        for rank in 0..size {
+            world.send(rank, (rank + 1) % size, 7, 0, length);
+        }
+        world.settle();
+        assert_eq!(world.pending_sends(), 0);
+        for rank in 0..size {
+            let wanted = Wanted { rank, source: None, context: 7, tag: None, capacity: length };
+            world.receive(wanted);
+        }
+        world.settle();
+        world.check_liveness();
+        world.check_deliveries(true);
+        world.check_end();
+    });
+}
+
+#[test]
+fn what_nobody_asked_for_stays_within_the_limit() {
+    for_each_seed(20, |seed| {
+        let mut random = Random::new(seed);
+        let size = random.between(2, 5) as u32;
+        let limit = random.pick(&[0, 64 << 10, 3 << 20]);
+        let lengths = [1000, 70_000, MIB / 2, MIB, MIB + 1, 5 * MIB / 2];
+        let sends: Vec<_> = (0..random.between(1, 12)).map(|_| random.pick(&lengths)).collect();
+        let pace = some_pace(&mut random, sends.iter().sum());
+        let mut world = World::new(seed, size, limit, pace);
+        for &length in &sends {
+            let from = random.between(1, size as usize - 1) as u32;
+            world.send(from, 0, 7, 0, length);
+        }
+        world.settle();
+        for _ in &sends {
+            world.receive(Wanted { rank: 0, source: None, context: 7, tag: None, capacity: 3 * MIB });
+            world.move_some();
+        }
+        world.settle();
+        world.check_liveness();
+        world.check_deliveries(true);
+        world.check_end();
+    });
+}
+
+/// Freed room goes to messages that found none when they came: else two ranks
+/// that both wait for their sends would wait for ever, with room enough.
+#[test]
+fn freed_room_is_given_to_those_that_wait() {
+    let pace = Pace { capacity: 1 << 20, largest_step: 1 << 20 };
+    let mut world = World::new(1, 3, 5 << 20, pace);
+    world.send(1, 0, 7, 0, 4 * MIB);
+    world.settle();
+    world.send(2, 0, 7, 0, 4 * MIB);
+    world.settle();
+    assert_eq!(world.pending_sends(), 1);
+    world.receive(Wanted { rank: 0, source: Some(1), context: 7, tag: None, capacity: 4 * MIB });
+    world.settle();
+    assert_eq!(world.pending_sends(), 0);
+    world.receive(Wanted { rank: 0, source: Some(2), context: 7, tag: None, capacity: 4 * MIB });
+    world.settle();
+    world.check_deliveries(true);
+    world.check_end();
 }
