@@ -73,6 +73,8 @@ static void file(void)
     fmi_config_destroy(config);
 }
 
+#define WRONG_PORT "{\"backends\":{\"Direct\":{\"port\":\"x\"}}}"
+
 static void refusals(void)
 {
     fmi_config *config = parsed("{\"backends\":{\"Direct\":{\"enabled\":true,\"host\":\"h\",\"port\":1}}}");
@@ -80,7 +82,7 @@ static void refusals(void)
     STATUS(FMI_ERR_CONFIG, fmi_config_parse(config, "", 0));
     STATUS(FMI_ERR_CONFIG, fmi_config_parse(config, NULL, 0));
     STATUS(FMI_ERR_CONFIG, fmi_config_parse(config, "{\"backends\":", 12));
-    REFUSED(FMI_ERR_CONFIG, "port", fmi_config_parse(config, "{\"backends\":{\"Direct\":{\"port\":\"x\"}}}", 35));
+    REFUSED(FMI_ERR_CONFIG, "port", fmi_config_parse(config, WRONG_PORT, sizeof WRONG_PORT - 1));
     REFUSED(FMI_ERR_CONFIG, "port", fmi_config_set(config, "backends.Direct.port", "70000"));
     REFUSED(FMI_ERR_ARG, "parameter json is not UTF-8", fmi_config_parse(config, "\xff", 1));
     REFUSED(FMI_ERR_ARG, "parameter path is not UTF-8", fmi_config_load(config, "\xff"));

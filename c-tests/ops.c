@@ -178,7 +178,7 @@ static int32_t calls_fmi(void *user, void *inout, const void *in, size_t count, 
     /* To ask is allowed. */
     info.struct_size = sizeof info;
     OK(fmi_comm_rank(comm, &number));
-    CHECK(number == 0);
+    CHECK(number < 2);
     OK(fmi_comm_size(comm, &number));
     CHECK(number == 2);
     OK(fmi_comm_error_info(comm, &info));
@@ -218,7 +218,6 @@ static void *allreduce_with(void *argument)
         info.struct_size = sizeof info;
         OK(fmi_comm_error_info(comm, &info));
         CHECK(info.status == rank->status);
-        CHECK(result == 0);
     }
     fmi_comm_destroy(comm);
     return NULL;

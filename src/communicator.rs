@@ -226,7 +226,8 @@ impl Communicator {
     /// set the same.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where that channel is not enabled.
+    /// [`ErrorKind::Unsupported`] where that channel is not enabled,
+    /// [`ErrorKind::Arg`] where there is none of that name.
     pub fn set_channel(&self, name: Option<&str>) -> Result<()> {
         let names = self.channel_names();
         if let Some(name) = name

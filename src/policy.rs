@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] where no channel is enabled, or the pinned one is
-/// not.
+/// not; [`ErrorKind::Arg`] where no channel has the pinned name.
 pub(crate) fn choose(channels: &[&str], pinned: Option<&str>) -> Result<usize> {
     if channels.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, "no channel is enabled in the configuration"));
@@ -19,10 +19,13 @@ pub(crate) fn choose(channels: &[&str], pinned: Option<&str>) -> Result<usize> {
     channels.iter().position(|channel| *channel == name).ok_or_else(|| unknown(channels, name))
 }
 
+/// Channels of the library, in this build or another.
+const KNOWN: [&str; 4] = ["Direct", "Memory", "Redis", "S3"];
+
 /// The error that names a channel which is not among those enabled.
 pub(crate) fn unknown(channels: &[&str], name: &str) -> Error {
-    let text = format!("the channel {name:?} is not enabled; enabled: {}", channels.join(", "));
-    Error::new(ErrorKind::Unsupported, text)
+    let kind = if KNOWN.contains(&name) { ErrorKind::Unsupported } else { ErrorKind::Arg };
+    Error::new(kind, format!("the channel {name:?} is not enabled; enabled: {}", channels.join(", ")))
 }
 
 #[cfg(test)]
@@ -34,6 +37,7 @@ mod tests {
         assert_eq!(choose(&["Memory", "Direct"], None).unwrap(), 0);
         assert_eq!(choose(&["Memory", "Direct"], Some("Direct")).unwrap(), 1);
         assert_eq!(choose(&["Direct"], Some("S3")).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(choose(&["Direct"], Some("direct")).unwrap_err().kind(), ErrorKind::Arg);
         assert_eq!(choose(&[], None).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }

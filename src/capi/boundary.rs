@@ -59,7 +59,8 @@ macro_rules! function {
         $pointer.ok_or_else(|| {
             $crate::error::Error::new(
                 $crate::error::ErrorKind::Null,
-                concat!("parameter ", stringify!($pointer), " is NULL"),
+                // `fn` is a keyword: its parameter is a raw identifier.
+                format!("parameter {} is NULL", stringify!($pointer).trim_start_matches("r#")),
             )
         })
     };
