@@ -150,6 +150,12 @@ impl Connector {
         }
     }
 
+    /// Whether there is something to do even where no event has come.
+    pub(super) fn is_at_work(&self) -> bool {
+        let server_is_settled = matches!(self.server, Server::Idle | Server::Open { .. });
+        !server_is_settled || !self.wanted.is_empty() || !self.pairings.is_empty() || !self.outcomes.is_empty()
+    }
+
     pub(super) fn next_outcome(&mut self) -> Option<Outcome> {
         self.outcomes.pop_front()
     }

@@ -273,7 +273,7 @@ impl<'a> Entered<'a> {
             if deadline.remaining(now) == Some(Duration::ZERO) {
                 return Err(Stop::Timeout);
             }
-            let idle = idle.get_or_insert(Idle { since: now, looked: None });
+            let idle = idle.get_or_insert(Idle { since: now, looked: now });
             core.idle(idle, deadline.remaining(now), now).map_err(Stop::Failed)?;
             if std::mem::take(&mut core.woken) {
                 drop(core);
@@ -315,8 +315,8 @@ impl<'a> Entered<'a> {
 /// A wait in which nothing moves.
 struct Idle {
     since: Instant,
-    /// When everything was last looked at.
-    looked: Option<Instant>,
+    /// When everything was last looked at, or need not have been.
+    looked: Instant,
 }
 
 enum Transport {
@@ -435,26 +435,24 @@ impl Core {
     fn read(&mut self, peer: u32) -> bool {
         let mut moved = false;
         while let Some(linked) = &mut self.links[peer as usize] {
-            let window = self.engine.window(peer);
-            let direct = window.map_or(0, |(_, length)| length);
-            // SAFETY: the window is in the buffer of a request that is alive,
+            let landing = self.engine.landing(peer);
+            // SAFETY: the landing is in the buffer of a request that is alive,
             // or in the engine's own memory; staging is apart from both.
-            match unsafe { linked.link.recv(window, &mut self.staging) } {
+            match unsafe { linked.link.recv(&landing.parts, &mut self.staging) } {
                 Ok(0) => {
                     self.end_of_stream(peer);
                     return true;
                 }
                 Ok(count) => {
                     moved = true;
-                    if direct > 0 {
-                        self.engine.filled(peer, count.min(direct));
-                    }
-                    let staged = count.saturating_sub(direct);
-                    if let Err(error) = self.engine.feed(peer, &self.staging[..staged]) {
+                    let placed = count.min(landing.length());
+                    let taken = self.engine.landed(peer, &landing, placed);
+                    let staged = &self.staging[..count - placed];
+                    if let Err(error) = taken.and_then(|()| self.engine.feed(peer, staged)) {
                         self.unlink(peer, error);
                         return true;
                     }
-                    if count < direct + self.staging.len() {
+                    if count < landing.length() + self.staging.len() {
                         break;
                     }
                 }
@@ -514,10 +512,10 @@ impl Core {
     /// policy says, at most `remaining`.
     fn idle(&mut self, idle: &mut Idle, remaining: Option<Duration>, now: Instant) -> Result<()> {
         let awaited = self.linked.iter().any(|peer| self.engine.is_busy_with(*peer));
-        let overdue = idle.looked.is_none_or(|at| now - at >= WIDE_LOOK);
+        let overdue = now - idle.looked >= WIDE_LOOK;
         if overdue || !awaited || self.engine.awaits_anyone() {
-            idle.looked = Some(now);
-            if self.look(Duration::ZERO, now)? {
+            idle.looked = now;
+            if self.look(Some(Duration::ZERO))? {
                 idle.since = now;
                 return Ok(());
             }
@@ -561,7 +559,7 @@ impl Core {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let moved = self.look_for(limit)?;
+        let moved = self.look(limit)?;
         if let Transport::Memory(port) = &self.transport {
             port.wake_up();
         }
@@ -590,24 +588,22 @@ impl Core {
         }
     }
 
-    fn look(&mut self, timeout: Duration, _now: Instant) -> Result<bool> {
-        self.look_for(Some(timeout))
-    }
-
     /// Waits for events and serves them: `true` = something moved.
-    fn look_for(&mut self, timeout: Option<Duration>) -> Result<bool> {
+    fn look(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let count = self.poller.wait(timeout)?;
         let mut moved = false;
+        let mut connecting = false;
         for index in 0..count {
             match self.poller.token(index) {
                 Token::Link(peer) => moved |= self.touch(peer),
                 Token::Wake => self.woken |= self.signals.drain(),
                 Token::Doorbell => {}
-                Token::Rendezvous | Token::Listener | Token::Pairing(_) => {}
+                Token::Rendezvous | Token::Listener | Token::Pairing(_) => connecting = true,
             }
         }
         match &self.transport {
-            Transport::Direct(_) => moved |= self.connect(),
+            Transport::Direct(connector) if connecting || connector.is_at_work() => moved |= self.connect(),
+            Transport::Direct(_) => {}
             Transport::Memory(_) => moved |= self.touch_all(),
         }
         Ok(moved)

@@ -5,7 +5,7 @@ use std::mem;
 use std::ptr::NonNull;
 
 use super::credit::Amount;
-use super::frame::{HEADER_LEN, Header, Kind, MessageId};
+use super::frame::{FRAGMENT_MAX, HEADER_LEN, Header, Kind, MessageId};
 use super::outgoing::Envelope;
 use super::{Engine, LinkState, RecvKey, SendKey};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +14,12 @@ use crate::operation::Operation;
 /// What a message that nobody has asked for yet is reckoned to cost beyond its
 /// bytes, so that a flood of empty ones is bounded too.
 const MESSAGE_OVERHEAD: u64 = 128;
+
+/// From how many bytes on the buffer of a receive is worth reading into before
+/// the header has been seen. (Measured at 64 KiB, one way: 16.5 us where header
+/// and payload are read in turn or the first 16 KiB are copied once more, 14 us
+/// where one system call puts all in place.)
+const BULK: usize = 8 << 10;
 
 /// An incoming message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +119,77 @@ impl Default for Inbox {
     }
 }
 
+/// Where the next bytes from a peer go, in turn: the rest of a header, and the
+/// place where a message's payload is, or is expected. What comes beyond is for
+/// [`Engine::feed`].
+#[derive(Clone, Copy)]
+pub(crate) struct Landing {
+    pub(crate) parts: [(*mut u8, usize); 2],
+    guess: Option<RecvKey>,
+}
+
+impl Landing {
+    pub(crate) fn length(&self) -> usize {
+        self.parts[0].1 + self.parts[1].1
+    }
+}
+
 /// The stream.
 impl Engine {
+    /// Where the next bytes from `peer` may be put. [`landed`](Self::landed)
+    /// says how many were, before anything else happens in the engine.
+    pub(crate) fn landing(&mut self, peer: u32) -> Landing {
+        let nothing = (std::ptr::NonNull::<u8>::dangling().as_ptr(), 0);
+        let entry = &mut self.peers[peer as usize];
+        if entry.inbox.payload > 0 {
+            return Landing { parts: [nothing, self.window(peer).unwrap_or(nothing)], guess: None };
+        }
+        // The next message is probably the one that is waited for: its payload
+        // may go to the receive's buffer, whose content means nothing yet.
+        let guess = entry.posted.first().copied().filter(|key| self.recvs[key.0].capacity >= BULK);
+        let Some(key) = guess else { return Landing { parts: [nothing; 2], guess: None } };
+        let Posted { buffer, capacity, .. } = self.recvs[key.0];
+        let rest = &mut entry.inbox.header[entry.inbox.have..];
+        Landing { parts: [(rest.as_mut_ptr(), rest.len()), (buffer, capacity.min(FRAGMENT_MAX))], guess }
+    }
+
+    /// The first `count` bytes of what [`landing`](Self::landing) returned have
+    /// been written.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    pub(crate) fn landed(&mut self, peer: u32, landing: &Landing, count: usize) -> Result<()> {
+        let Some(guess) = landing.guess else {
+            if count > 0 {
+                self.filled(peer, count);
+            }
+            return Ok(());
+        };
+        let [(_, missing), (buffer, _)] = landing.parts;
+        let inbox = &mut self.peers[peer as usize].inbox;
+        inbox.have += count.min(missing);
+        if inbox.have < HEADER_LEN {
+            return Ok(());
+        }
+        inbox.have = 0;
+        let (header, kind) = Header::parse(&inbox.header)?;
+        // SAFETY: the receive was posted when the landing was made and still is,
+        // so its buffer is alive, and these bytes of it have been written.
+        let body = unsafe { std::slice::from_raw_parts(buffer, count - missing) };
+        self.receive_header(peer, &header, kind)?;
+        let in_place = self.peers[peer as usize]
+            .inbox
+            .message
+            .is_some_and(|key| self.messages[key.0].recv == Some(guess) && self.messages[key.0].received == 0);
+        let placed = if in_place { body.len().min(self.peers[peer as usize].inbox.payload) } else { 0 };
+        // What the guess put in the wrong place is taken out of it first.
+        let strays = body[placed..].to_vec();
+        if placed > 0 {
+            self.filled(peer, placed);
+        }
+        self.feed(peer, &strays)
+    }
+
     /// Where the next bytes from `peer` may be put directly, and how many.
     /// [`filled`](Self::filled) says how many were.
     pub(crate) fn window(&mut self, peer: u32) -> Option<(*mut u8, usize)> {

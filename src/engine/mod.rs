@@ -2,7 +2,7 @@
 //!
 //! It has no sockets, no clock and no threads. Whoever drives it asks for the
 //! bytes that shall go to a peer ([`Engine::output`], [`Engine::written`]), hands
-//! in what came ([`Engine::window`], [`Engine::filled`], [`Engine::feed`]), tells
+//! in what came ([`Engine::landing`], [`Engine::landed`], [`Engine::feed`]), tells
 //! it of links that open and close, and polls requests. All ranks here are the
 //! endpoint's.
 //!
@@ -37,8 +37,7 @@ use frame::{AbortNotice, Header, Kind, MessageId};
 use incoming::{Inbox, Message, MessageKey, Posted};
 use outgoing::{Outbox, Outgoing};
 
-pub(crate) use credit::WINDOW_BYTES;
-pub(crate) use incoming::{Received, Selector};
+pub(crate) use incoming::{Landing, Received, Selector};
 pub(crate) use outgoing::Envelope;
 
 /// A send request.

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Part;
 use crate::error::{Error, Result};
 
 /// What fits in a pipe, in bytes: about what a TCP connection over loopback
@@ -180,28 +181,26 @@ impl MemoryLink {
     }
 
     /// # Safety
-    /// The window is valid for writes of its length, and apart from `staging`.
-    pub(super) unsafe fn recv(
-        &mut self,
-        window: Option<(*mut u8, usize)>,
-        staging: &mut [u8],
-    ) -> io::Result<usize> {
+    /// The parts are valid for writes of their lengths, and apart from
+    /// `staging`.
+    pub(super) unsafe fn recv(&mut self, parts: &[Part; 2], staging: &mut [u8]) -> io::Result<usize> {
         let mut state = lock(&self.incoming.state);
         if state.bytes.is_empty() {
             return if state.writer_closed { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
-        let (window, length) = window.unwrap_or((staging.as_mut_ptr(), 0));
-        // SAFETY: the window is valid for writes by the caller's promise; the
-        // memory it describes may be uninitialised, and is only written to.
-        let first = unsafe { state.take_to(window, length) };
-        // SAFETY: a slice is valid for writes of its length.
-        let second = unsafe { state.take_to(staging.as_mut_ptr(), staging.len()) };
-        let made_room = state.bytes.len() + first + second == PIPE_CAPACITY;
+        let before = state.bytes.len();
+        for (at, length) in [parts[0], parts[1], (staging.as_mut_ptr(), staging.len())] {
+            // SAFETY: the parts are valid for writes by the caller's promise,
+            // and may be uninitialised: they are only written to. The last is a
+            // slice.
+            unsafe { state.take_to(at, length) };
+        }
+        let taken = before - state.bytes.len();
         drop(state);
-        if made_room {
+        if before == PIPE_CAPACITY {
             self.ring();
         }
-        Ok(first + second)
+        Ok(taken)
     }
 
     pub(super) fn shut_down_sending(&mut self) {
@@ -215,11 +214,11 @@ impl MemoryLink {
 }
 
 impl PipeState {
-    /// Moves up to `length` bytes out of the pipe; returns how many.
+    /// Moves up to `length` bytes out of the pipe.
     ///
     /// # Safety
     /// `at` is valid for writes of `length` bytes.
-    unsafe fn take_to(&mut self, at: *mut u8, length: usize) -> usize {
+    unsafe fn take_to(&mut self, at: *mut u8, length: usize) {
         let count = length.min(self.bytes.len());
         let (front, back) = self.bytes.as_slices();
         let from_front = count.min(front.len());
@@ -230,7 +229,6 @@ impl PipeState {
             std::ptr::copy_nonoverlapping(back.as_ptr(), at.add(from_front), count - from_front);
         }
         self.bytes.drain(..count);
-        count
     }
 }
 

@@ -12,6 +12,9 @@ use std::os::fd::RawFd;
 use memory::MemoryLink;
 use tcp::TcpLink;
 
+/// Memory that bytes may be received into: where it is, and how long.
+pub(crate) type Part = (*mut u8, usize);
+
 /// The way to one peer.
 pub(crate) enum Link {
     Tcp(TcpLink),
@@ -28,22 +31,19 @@ impl Link {
         }
     }
 
-    /// Receives into the window first, then into `staging`; returns how many
+    /// Receives into the `parts` in turn, then into `staging`; returns how many
     /// bytes came. 0 = the peer has closed its side;
     /// [`io::ErrorKind::WouldBlock`] = none just now.
     ///
     /// # Safety
-    /// The window is valid for writes of its length, and apart from `staging`.
-    pub(crate) unsafe fn recv(
-        &mut self,
-        window: Option<(*mut u8, usize)>,
-        staging: &mut [u8],
-    ) -> io::Result<usize> {
+    /// The parts are valid for writes of their lengths, and apart from
+    /// `staging`.
+    pub(crate) unsafe fn recv(&mut self, parts: &[Part; 2], staging: &mut [u8]) -> io::Result<usize> {
         match self {
             // SAFETY: the caller's promise is handed on.
-            Self::Tcp(link) => unsafe { link.recv(window, staging) },
+            Self::Tcp(link) => unsafe { link.recv(parts, staging) },
             // SAFETY: as above.
-            Self::Memory(link) => unsafe { link.recv(window, staging) },
+            Self::Memory(link) => unsafe { link.recv(parts, staging) },
         }
     }
 

@@ -7,6 +7,12 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use socket2::Socket;
 
+use super::Part;
+
+/// What is sent from one buffer: copying so little costs less than handing the
+/// kernel a list of two.
+const SMALL: usize = 256;
+
 /// A connected socket.
 pub(crate) struct TcpLink {
     socket: OwnedFd,
@@ -45,30 +51,36 @@ impl TcpLink {
 
     pub(super) fn send(&self, [head, body]: &[IoSlice<'_>; 2]) -> io::Result<usize> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        if body.is_empty() {
-            // SAFETY: the slice is valid for reads of its length.
-            return check(unsafe { libc::send(self.socket.as_raw_fd(), head.as_ptr().cast(), head.len(), flags) });
+        if head.len() + body.len() <= SMALL {
+            let mut joined = [0u8; SMALL];
+            joined[..head.len()].copy_from_slice(head);
+            joined[head.len()..][..body.len()].copy_from_slice(body);
+            let length = head.len() + body.len();
+            // SAFETY: `length` bytes of the array are valid for reads.
+            return check(unsafe { libc::send(self.socket.as_raw_fd(), joined.as_ptr().cast(), length, flags) });
         }
-        let mut parts = [part(head.as_ptr().cast_mut(), head.len()), part(body.as_ptr().cast_mut(), body.len())];
-        let message = header(&mut parts);
+        let mut vectors = [head, body].map(|part| vector((part.as_ptr().cast_mut(), part.len())));
+        let message = header(&mut vectors);
         // SAFETY: the header points to two buffers valid for reads; sendmsg
         // writes to neither.
         check(unsafe { libc::sendmsg(self.socket.as_raw_fd(), &message, flags) })
     }
 
     /// # Safety
-    /// The window is valid for writes of its length, and apart from `staging`.
-    pub(super) unsafe fn recv(&self, window: Option<(*mut u8, usize)>, staging: &mut [u8]) -> io::Result<usize> {
-        let Some((at, length)) = window else {
+    /// The parts are valid for writes of their lengths, and apart from
+    /// `staging`.
+    pub(super) unsafe fn recv(&self, parts: &[Part; 2], staging: &mut [u8]) -> io::Result<usize> {
+        if parts[0].1 + parts[1].1 == 0 {
             // SAFETY: the slice is valid for writes of its length.
             return check(unsafe {
                 libc::recv(self.socket.as_raw_fd(), staging.as_mut_ptr().cast(), staging.len(), libc::MSG_DONTWAIT)
             });
-        };
-        let mut parts = [part(at, length), part(staging.as_mut_ptr(), staging.len())];
-        let mut message = header(&mut parts);
-        // SAFETY: both buffers are valid for writes: one by the caller's
-        // promise, the other is a slice.
+        }
+        let [first, second] = *parts;
+        let mut vectors = [vector(first), vector(second), vector((staging.as_mut_ptr(), staging.len()))];
+        let mut message = header(&mut vectors);
+        // SAFETY: the buffers are valid for writes: two by the caller's promise,
+        // the third is a slice.
         check(unsafe { libc::recvmsg(self.socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) })
     }
 
@@ -94,15 +106,15 @@ fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-fn part(at: *mut u8, length: usize) -> libc::iovec {
+fn vector((at, length): Part) -> libc::iovec {
     libc::iovec { iov_base: at.cast(), iov_len: length }
 }
 
-fn header(parts: &mut [libc::iovec; 2]) -> libc::msghdr {
+fn header(vectors: &mut [libc::iovec]) -> libc::msghdr {
     // SAFETY: a msghdr of zeros is a valid one: no name, no control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = parts.as_mut_ptr();
-    message.msg_iovlen = parts.len() as _;
+    message.msg_iov = vectors.as_mut_ptr();
+    message.msg_iovlen = vectors.len() as _;
     message
 }
 
