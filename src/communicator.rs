@@ -128,7 +128,8 @@ impl Communicator {
     pub fn from_env(name: &str) -> Result<Self> {
         let settings = Config::new().settings().map_err(creating)?;
         let (Some(rank), Some(size)) = (settings.rank, settings.size) else {
-            let text = "neither FMI_RANK and FMI_SIZE nor another launcher's variables say which rank this is";
+            let text =
+                "neither FMI_RANK and FMI_SIZE nor another launcher's variables say which rank this is";
             return Err(creating(Error::new(ErrorKind::Config, text)));
         };
         Self::build(rank, size, name, settings).map_err(creating)
@@ -387,7 +388,12 @@ impl Communicator {
 
     /// Waits for a send. One whose last byte can be copied out when the deadline
     /// passes has succeeded late.
-    fn finish_send(&self, entered: &Entered<'_>, mut future: SendFuture<'_>, deadline: &mut Deadline) -> Result<()> {
+    fn finish_send(
+        &self,
+        entered: &Entered<'_>,
+        mut future: SendFuture<'_>,
+        deadline: &mut Deadline,
+    ) -> Result<()> {
         match entered.drive(Pin::new(&mut future), deadline) {
             Ok(result) => result,
             Err(stop) => {
@@ -587,7 +593,12 @@ impl Communicator {
         self.collective(call, async |call| collective::reduce(call, buffers, datatype, op, root).await)
     }
 
-    pub(crate) fn allreduce_bytes(&self, buffers: ReduceBuffers<'_>, datatype: Datatype, op: &Op) -> Result<()> {
+    pub(crate) fn allreduce_bytes(
+        &self,
+        buffers: ReduceBuffers<'_>,
+        datatype: Datatype,
+        op: &Op,
+    ) -> Result<()> {
         let call = self.reduction(Operation::Allreduce, &buffers, datatype, op, 0)?;
         self.collective(call, async |call| collective::allreduce(call, buffers, datatype, op).await)
     }
@@ -649,7 +660,8 @@ impl Communicator {
             let outcome = match outcome {
                 Ok(outcome) => outcome.map_err(|error| located(error, channel, &deadline)),
                 Err(panic) => {
-                    let error = Error::new(ErrorKind::Internal, "a function called by this operation panicked");
+                    let error =
+                        Error::new(ErrorKind::Internal, "a function called by this operation panicked");
                     self.end_collective(&entered, operation, Some(&error));
                     panic::resume_unwind(panic);
                 }
@@ -661,7 +673,8 @@ impl Communicator {
     }
 
     fn end_collective(&self, entered: &Entered<'_>, operation: Operation, error: Option<&Error>) {
-        let failure = error.map(|error| (error.clone().with_operation(operation), self.notice(error, operation, 0)));
+        let failure =
+            error.map(|error| (error.clone().with_operation(operation), self.notice(error, operation, 0)));
         let failed = failure.is_some();
         entered.core().borrow_mut().engine.end_collective(FIRST_CONTEXT, failure);
         if failed {

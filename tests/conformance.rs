@@ -50,9 +50,7 @@ fn strict() -> Op {
 }
 
 fn folded(ranks: u32, count: usize, combine: impl Fn(i32, i32) -> i32) -> Vec<i32> {
-    (0..count)
-        .map(|index| (0..ranks).map(|rank| operand(rank, index)).reduce(&combine).unwrap())
-        .collect()
+    (0..count).map(|index| (0..ranks).map(|rank| operand(rank, index)).reduce(&combine).unwrap()).collect()
 }
 
 fn reductions() -> [(Op, fn(i32, i32) -> i32); 2] {

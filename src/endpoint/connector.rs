@@ -45,15 +45,27 @@ const RESOLVER_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What became of the connections that were wanted.
 pub(super) enum Outcome {
-    Linked { peer: u32, link: TcpLink },
+    Linked {
+        peer: u32,
+        link: TcpLink,
+    },
     /// No link could be made; a later request may try again.
-    Failed { peer: u32, error: Error },
+    Failed {
+        peer: u32,
+        error: Error,
+    },
     /// The rank will not come any more.
-    Gone { peer: u32, reason: Reason },
+    Gone {
+        peer: u32,
+        reason: Reason,
+    },
     /// How many ranks of the job run on this host.
     RanksHere(u32),
     /// Another rank aborted the job.
-    Aborted { rank: u32, code: i32 },
+    Aborted {
+        rank: u32,
+        code: i32,
+    },
 }
 
 /// Who this rank is.
@@ -71,10 +83,18 @@ enum Server {
     /// Nothing is wanted yet.
     Idle,
     Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
-    Connecting { socket: Socket, others: Vec<SocketAddr> },
-    Open { socket: Socket, watched: Interest },
+    Connecting {
+        socket: Socket,
+        others: Vec<SocketAddr>,
+    },
+    Open {
+        socket: Socket,
+        watched: Interest,
+    },
     /// Broken or refused: the next try.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
 }
 
 /// A connection on its way to be a link.
@@ -153,7 +173,10 @@ impl Connector {
     /// Whether there is something to do even where no event has come.
     pub(super) fn is_at_work(&self) -> bool {
         let server_is_settled = matches!(self.server, Server::Idle | Server::Open { .. });
-        !server_is_settled || !self.wanted.is_empty() || !self.pairings.is_empty() || !self.outcomes.is_empty()
+        !server_is_settled
+            || !self.wanted.is_empty()
+            || !self.pairings.is_empty()
+            || !self.outcomes.is_empty()
     }
 
     pub(super) fn next_outcome(&mut self) -> Option<Outcome> {
@@ -205,18 +228,25 @@ impl Connector {
     /// Does what can be done now: `true` = something moved.
     pub(super) fn service(&mut self, poller: &Poller, now: Instant) -> bool {
         let before = self.outcomes.len();
-        let moved = self.service_server(poller, now) | self.accept(poller, now) | self.service_pairings(poller, now);
+        let moved =
+            self.service_server(poller, now) | self.accept(poller, now) | self.service_pairings(poller, now);
         self.give_up_late(now);
         moved || self.outcomes.len() > before
     }
 
     fn give_up_late(&mut self, now: Instant) {
-        let late: Vec<u32> =
-            self.wanted.iter().filter(|(_, at)| at.is_some_and(|at| at <= now)).map(|(peer, _)| *peer).collect();
+        let late: Vec<u32> = self
+            .wanted
+            .iter()
+            .filter(|(_, at)| at.is_some_and(|at| at <= now))
+            .map(|(peer, _)| *peer)
+            .collect();
         for peer in late {
             let mut tried = String::new();
             self.pairings.retain(|_, pairing| {
-                let Some((_, address)) = pairing.target.filter(|(rank, _)| *rank == peer) else { return true };
+                let Some((_, address)) = pairing.target.filter(|(rank, _)| *rank == peer) else {
+                    return true;
+                };
                 let why = pairing.last_error.as_ref().map_or("no answer".into(), ToString::to_string);
                 tried += &format!("; {address}: {why}");
                 false
@@ -255,7 +285,8 @@ impl Connector {
             block_signals();
             let _ = sender.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
         };
-        let thread = std::thread::Builder::new().name("fmi-resolve".into()).stack_size(256 << 10).spawn(lookup);
+        let thread =
+            std::thread::Builder::new().name("fmi-resolve".into()).stack_size(256 << 10).spawn(lookup);
         match thread {
             Ok(_) => Server::Resolving(receiver),
             Err(_) => Server::Waiting { until: Instant::now() + FIRST_BACKOFF },
@@ -385,7 +416,8 @@ impl Connector {
                     return true;
                 }
                 Ok(0) => {
-                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection");
+                    let error =
+                        io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection");
                     self.server_broke(poller, error, now);
                     return true;
                 }
@@ -660,7 +692,10 @@ impl Connector {
         }
         match TcpLink::new(socket, self.settings.congestion.as_deref()) {
             Ok(link) => {
-                self.logger.log(LogLevel::Info, format_args!("rank {} linked with rank {peer}", self.membership.rank));
+                self.logger.log(
+                    LogLevel::Info,
+                    format_args!("rank {} linked with rank {peer}", self.membership.rank),
+                );
                 self.outcomes.push_back(Outcome::Linked { peer, link });
             }
             Err(error) => {

@@ -203,7 +203,10 @@ impl Endpoint {
             Ok(core) => core,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(ErrorKind::Busy, "another thread is inside a call on this communicator"));
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    "another thread is inside a call on this communicator",
+                ));
             }
         };
         Ok(Entered { core, endpoint: self })
@@ -363,7 +366,13 @@ impl Core {
 
     /// Starts a receive. The buffer must stay valid and untouched until the
     /// request has ended.
-    fn post_recv(&mut self, source: Option<u32>, selector: Selector, buffer: *mut u8, capacity: usize) -> RecvKey {
+    fn post_recv(
+        &mut self,
+        source: Option<u32>,
+        selector: Selector,
+        buffer: *mut u8,
+        capacity: usize,
+    ) -> RecvKey {
         let key = self.engine.post_recv(source, selector, buffer, capacity);
         if let Some(peer) = source
             && self.links[peer as usize].is_none()
@@ -541,7 +550,9 @@ impl Core {
             self.watch_output(self.linked[index]);
         }
         let timer = match &self.transport {
-            Transport::Direct(connector) => connector.next_timer().map(|at| at.saturating_duration_since(now)),
+            Transport::Direct(connector) => {
+                connector.next_timer().map(|at| at.saturating_duration_since(now))
+            }
             Transport::Memory(port) => {
                 port.fall_asleep();
                 // Who wrote before it saw us asleep has not rung.
@@ -633,7 +644,8 @@ impl Core {
     }
 
     fn explain_wait(&self) -> Error {
-        let awaited = (0..self.engine.size()).find(|peer| *peer != self.me && self.engine.is_busy_with(*peer));
+        let awaited =
+            (0..self.engine.size()).find(|peer| *peer != self.me && self.engine.is_busy_with(*peer));
         let Some(peer) = awaited else {
             return match self.engine.is_busy_with(self.me) {
                 true => Error::new(ErrorKind::Timeout, "this rank waits for a message to itself")
@@ -649,7 +661,10 @@ impl Core {
                 (ErrorKind::Timeout, format!("rank {peer} has not joined the job"))
             }
             Transport::Direct(connector) if self.links[peer as usize].is_none() => connector.explain(peer),
-            _ => (ErrorKind::Timeout, format!("rank {peer} has not sent, or not received, what this call needs")),
+            _ => (
+                ErrorKind::Timeout,
+                format!("rank {peer} has not sent, or not received, what this call needs"),
+            ),
         };
         Error::new(kind, text).with_peer(peer)
     }

@@ -23,15 +23,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(members: Vec<u32>) -> Self {
-        Self {
-            members,
-            sequence: 0,
-            moved: false,
-            early: 0,
-            told: false,
-            failure: None,
-            reported: false,
-        }
+        Self { members, sequence: 0, moved: false, early: 0, told: false, failure: None, reported: false }
     }
 
     pub(super) fn begin(&mut self) -> Result<u64> {
@@ -70,7 +62,8 @@ impl Context {
 
     /// A mismatch that has not been returned to the user, once.
     pub(super) fn take_mismatch(&mut self) -> Option<Error> {
-        let error = self.failure.as_ref().filter(|error| error.kind() == ErrorKind::Mismatch && !self.reported)?;
+        let error =
+            self.failure.as_ref().filter(|error| error.kind() == ErrorKind::Mismatch && !self.reported)?;
         self.reported = true;
         Some(error.clone())
     }

@@ -252,14 +252,13 @@ mod tests {
     #[test]
     fn a_header_has_its_documented_bytes() {
         let id = MessageId { context: 0x0807_0605_0403_0201, collective: true, sequence: 9, tag: -2 };
-        let mut header =
-            Header::control(Kind::Rts, 21, id).with_algorithm(3, 0x1122_3344).with_length(7, 5);
+        let mut header = Header::control(Kind::Rts, 21, id).with_algorithm(3, 0x1122_3344).with_length(7, 5);
         header.set_credit(10, 11);
         assert_eq!(
             header.as_bytes(),
             [
-                1, 2, 21, 3, 0xfe, 0xff, 0xff, 0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0,
-                0, 0, 0, 0, 0x44, 0x33, 0x22, 0x11, 5, 0, 0, 0, 10, 0, 0, 0, 11, 0, 0, 0
+                1, 2, 21, 3, 0xfe, 0xff, 0xff, 0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0,
+                0, 0, 0, 0, 0, 0x44, 0x33, 0x22, 0x11, 5, 0, 0, 0, 10, 0, 0, 0, 11, 0, 0, 0
             ]
         );
         let (parsed, kind) = Header::parse(header.as_bytes().try_into().unwrap()).unwrap();

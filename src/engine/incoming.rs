@@ -177,10 +177,9 @@ impl Engine {
         // so its buffer is alive, and these bytes of it have been written.
         let body = unsafe { std::slice::from_raw_parts(buffer, count - missing) };
         self.receive_header(peer, &header, kind)?;
-        let in_place = self.peers[peer as usize]
-            .inbox
-            .message
-            .is_some_and(|key| self.messages[key.0].recv == Some(guess) && self.messages[key.0].received == 0);
+        let in_place = self.peers[peer as usize].inbox.message.is_some_and(|key| {
+            self.messages[key.0].recv == Some(guess) && self.messages[key.0].received == 0
+        });
         let placed = if in_place { body.len().min(self.peers[peer as usize].inbox.payload) } else { 0 };
         // What the guess put in the wrong place is taken out of it first.
         let strays = body[placed..].to_vec();
@@ -282,8 +281,7 @@ impl Engine {
     fn receive_head(&mut self, peer: u32, header: &Header, kind: Kind) -> Result<()> {
         let inline = header.inline() as usize;
         let on_credit = kind == Kind::Eager || inline > 0;
-        let owed =
-            if on_credit { Amount { bytes: header.inline(), messages: 1 } } else { Amount::default() };
+        let owed = if on_credit { Amount { bytes: header.inline(), messages: 1 } } else { Amount::default() };
         self.peers[peer as usize].ledger.receive(owed)?;
         let id = header.id();
         let envelope = Envelope {
@@ -529,7 +527,8 @@ impl Engine {
     /// the buffer of a receive, or one of ours.
     fn place(&mut self, key: MessageKey, inline: usize) -> Result<()> {
         let Message { source, envelope, .. } = self.messages[key.0];
-        if let Some(context) = envelope.id.collective.then(|| self.contexts.get_mut(&envelope.id.context)).flatten()
+        if let Some(context) =
+            envelope.id.collective.then(|| self.contexts.get_mut(&envelope.id.context)).flatten()
         {
             if context.failure().is_none() && context.is_finished(envelope.id.sequence) {
                 context.fail(stray(source, &envelope));
@@ -647,7 +646,8 @@ impl Engine {
         };
         let mut bytes = Vec::new();
         if bytes.try_reserve_exact(message.length).is_err() {
-            let error = Error::new(ErrorKind::NoMem, "no memory to keep a message whose receive was withdrawn");
+            let error =
+                Error::new(ErrorKind::NoMem, "no memory to keep a message whose receive was withdrawn");
             self.discard(key);
             return self.link_closed(source, error);
         }
@@ -775,9 +775,10 @@ impl Engine {
     /// did not call the same.
     pub(super) fn check_leftovers(&mut self, context: u64) {
         let Some(entry) = self.contexts.get(&context) else { return };
-        let mut leftovers = self.early_steps.iter().filter(|((_, id), _)| {
-            id.context == context && entry.is_finished(id.sequence)
-        });
+        let mut leftovers = self
+            .early_steps
+            .iter()
+            .filter(|((_, id), _)| id.context == context && entry.is_finished(id.sequence));
         let Some((&(source, _), key)) = leftovers.next() else { return };
         let error = stray(source, &self.messages[key.0].envelope);
         self.context_mut(context).fail(error);
@@ -908,7 +909,8 @@ impl Engine {
             let queue = self.unexpected.get(&(id.context, message.source));
             queue.map_or(0, |queue| queue.iter().filter(|other| **other == key).count())
         };
-        let matched = self.recvs.iter().any(|(_, recv)| matches!(recv.state, RecvState::Matched(k) if k == key));
+        let matched =
+            self.recvs.iter().any(|(_, recv)| matches!(recv.state, RecvState::Matched(k) if k == key));
         let is_incomplete = self.peers[message.source as usize].incomplete.contains(&key);
         assert_eq!(matched, message.recv.is_some());
         match &message.storage {

@@ -37,7 +37,9 @@ use frame::{AbortNotice, Header, Kind, MessageId};
 use incoming::{Inbox, Message, MessageKey, Posted};
 use outgoing::{Outbox, Outgoing};
 
-pub(crate) use incoming::{Landing, Received, Selector};
+#[cfg(test)]
+use credit::WINDOW_BYTES;
+pub(crate) use incoming::{Received, Selector};
 pub(crate) use outgoing::Envelope;
 
 /// A send request.
@@ -364,8 +366,14 @@ impl Engine {
     pub(crate) fn abort_by(&mut self, rank: u32, code: i32) {
         let contexts: Vec<u64> = self.contexts.keys().copied().collect();
         for context in contexts {
-            let notice =
-                AbortNotice { context, cause: ErrorKind::Aborted, cause_rank: rank, about: None, code, operation: 0 };
+            let notice = AbortNotice {
+                context,
+                cause: ErrorKind::Aborted,
+                cause_rank: rank,
+                about: None,
+                code,
+                operation: 0,
+            };
             self.context_mut(context).fail(notice.error());
             self.drop_early_steps(context);
         }

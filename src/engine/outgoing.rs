@@ -149,7 +149,13 @@ impl Outbox {
 impl Engine {
     /// Starts sending `length` bytes at `data` to `peer`. They must stay valid
     /// and unchanged until the request is polled to its end or cancelled.
-    pub(crate) fn post_send(&mut self, peer: u32, envelope: Envelope, data: *const u8, length: usize) -> SendKey {
+    pub(crate) fn post_send(
+        &mut self,
+        peer: u32,
+        envelope: Envelope,
+        data: *const u8,
+        length: usize,
+    ) -> SendKey {
         let stage = match self.gone_error(peer) {
             Some(error) => Stage::Failed(error),
             None => Stage::Queued,
@@ -386,7 +392,8 @@ impl Engine {
     pub(super) fn check_outgoing(&self) {
         for (key, send) in &self.sends {
             let outbox = &self.peers[send.peer as usize].outbox;
-            let queued = outbox.queue.iter().filter(|item| matches!(item, Item::Message(k) if k.0 == key)).count();
+            let queued =
+                outbox.queue.iter().filter(|item| matches!(item, Item::Message(k) if k.0 == key)).count();
             let in_frame = outbox.frame.as_ref().and_then(|frame| frame.send) == Some(SendKey(key));
             let wanted = match send.stage {
                 Stage::Queued => (1, false),

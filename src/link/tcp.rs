@@ -57,7 +57,9 @@ impl TcpLink {
             joined[head.len()..][..body.len()].copy_from_slice(body);
             let length = head.len() + body.len();
             // SAFETY: `length` bytes of the array are valid for reads.
-            return check(unsafe { libc::send(self.socket.as_raw_fd(), joined.as_ptr().cast(), length, flags) });
+            return check(unsafe {
+                libc::send(self.socket.as_raw_fd(), joined.as_ptr().cast(), length, flags)
+            });
         }
         let mut vectors = [head, body].map(|part| vector((part.as_ptr().cast_mut(), part.len())));
         let message = header(&mut vectors);
@@ -73,7 +75,12 @@ impl TcpLink {
         if parts[0].1 + parts[1].1 == 0 {
             // SAFETY: the slice is valid for writes of its length.
             return check(unsafe {
-                libc::recv(self.socket.as_raw_fd(), staging.as_mut_ptr().cast(), staging.len(), libc::MSG_DONTWAIT)
+                libc::recv(
+                    self.socket.as_raw_fd(),
+                    staging.as_mut_ptr().cast(),
+                    staging.len(),
+                    libc::MSG_DONTWAIT,
+                )
             });
         }
         let [first, second] = *parts;

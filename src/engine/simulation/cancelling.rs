@@ -87,14 +87,22 @@ fn run(seed: u64, habits: impl Fn(&mut Random) -> Habits) {
 #[test]
 fn withdrawn_receives_lose_nothing() {
     for_each_seed(150, |seed| {
-        run(seed, |random| Habits { sends: 0, receives: random.pick(&[10, 40, 100]), overlap: random.chance(50) });
+        run(seed, |random| Habits {
+            sends: 0,
+            receives: random.pick(&[10, 40, 100]),
+            overlap: random.chance(50),
+        });
     });
 }
 
 #[test]
 fn withdrawn_sends_arrive_whole_or_not_at_all() {
     for_each_seed(150, |seed| {
-        run(seed, |random| Habits { sends: random.pick(&[10, 40, 100]), receives: 0, overlap: random.chance(50) });
+        run(seed, |random| Habits {
+            sends: random.pick(&[10, 40, 100]),
+            receives: 0,
+            overlap: random.chance(50),
+        });
     });
 }
 

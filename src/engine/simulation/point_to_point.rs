@@ -118,7 +118,13 @@ fn many_small_messages_need_no_receive() {
         }
         for _ in 0..count {
             for rank in [0, 1] {
-                world.receive(Wanted { rank, source: Some(1 - rank), context: 7, tag: Some(0), capacity: 40 });
+                world.receive(Wanted {
+                    rank,
+                    source: Some(1 - rank),
+                    context: 7,
+                    tag: Some(0),
+                    capacity: 40,
+                });
             }
             world.move_some();
         }

@@ -525,7 +525,10 @@ impl World {
         }
         for wanted in self.pending_receives() {
             for (stream, count) in &left {
-                assert!(*count <= 0 || !wanted.takes(*stream), "{wanted:?} is stuck: {count} of {stream:?} left");
+                assert!(
+                    *count <= 0 || !wanted.takes(*stream),
+                    "{wanted:?} is stuck: {count} of {stream:?} left"
+                );
             }
         }
     }
@@ -575,9 +578,16 @@ impl World {
                     }
                     None => true,
                 };
-                let at = if ordered { Some(0).filter(|_| suits(&numbers[0])) } else { numbers.iter().position(suits) };
+                let at = if ordered {
+                    Some(0).filter(|_| suits(&numbers[0]))
+                } else {
+                    numbers.iter().position(suits)
+                };
                 let at = at.unwrap_or_else(|| {
-                    panic!("a delivery of {:?} bytes on {stream:?} where {numbers:?} were due", delivery.bytes.as_ref().map(Vec::len))
+                    panic!(
+                        "a delivery of {:?} bytes on {stream:?} where {numbers:?} were due",
+                        delivery.bytes.as_ref().map(Vec::len)
+                    )
                 });
                 numbers.remove(at);
             }
