@@ -19,7 +19,7 @@ const MESSAGE_OVERHEAD: u64 = 128;
 /// the header has been seen. (Measured at 64 KiB, one way: 16.5 us where header
 /// and payload are read in turn or the first 16 KiB are copied once more, 14 us
 /// where one system call puts all in place.)
-const BULK: usize = 8 << 10;
+pub(super) const BULK: usize = 8 << 10;
 
 /// An incoming message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,7 +377,8 @@ impl Engine {
 impl Engine {
     /// Starts receiving a message into `capacity` bytes at `buffer`, from
     /// `source` or from anyone. They must stay valid and untouched until the
-    /// request is polled to its end or cancelled.
+    /// request is polled to its end or cancelled. What is in the buffer beyond
+    /// the message's length is unspecified then.
     pub(crate) fn post_recv(
         &mut self,
         source: Option<u32>,
@@ -547,9 +548,9 @@ impl Engine {
 
     /// Matches a receive with a message.
     fn bind(&mut self, recv: RecvKey, key: MessageKey) {
+        self.uncharge(key);
         let posted = &self.recvs[recv.0];
         let message = &mut self.messages[key.0];
-        self.unexpected_bytes -= mem::take(&mut message.charge);
         if let Some(error) = refusal(posted, message) {
             self.fail_recv(recv, error);
             return self.discard(key);
@@ -582,22 +583,15 @@ impl Engine {
     /// Keeps a message until somebody asks for it: takes it over while the
     /// limit allows, else leaves it on its sender's credit.
     fn keep(&mut self, key: MessageKey, inline: usize) -> Result<()> {
-        let message = &mut self.messages[key.0];
-        let (source, id) = (message.source, message.envelope.id);
-        let charge = message.length as u64 + MESSAGE_OVERHEAD;
-        let mut bytes = Vec::new();
-        let takes_over = self.unexpected_bytes + charge <= self.unexpected_limit
-            && bytes.try_reserve_exact(message.length).is_ok();
-        if !takes_over && bytes.try_reserve_exact(inline).is_err() {
-            return Err(Error::new(ErrorKind::NoMem, format!("no memory for a message of {inline} bytes")));
-        }
-        if matches!(message.storage, Storage::Owned(_)) {
-            message.storage = Storage::Owned(bytes);
-        }
-        if takes_over {
-            message.charge = charge;
-            self.unexpected_bytes += charge;
-            self.release(key);
+        let Message { source, envelope: Envelope { id, .. }, .. } = self.messages[key.0];
+        if !self.take_over(key) {
+            if let Storage::Owned(bytes) = &mut self.messages[key.0].storage
+                && bytes.try_reserve_exact(inline).is_err()
+            {
+                let text = format!("no memory for a message of {inline} bytes");
+                return Err(Error::new(ErrorKind::NoMem, text));
+            }
+            self.waiting.push(key);
         }
         if id.collective {
             self.early_steps.insert((source, id), key);
@@ -606,6 +600,57 @@ impl Engine {
             self.unexpected.entry((id.context, source)).or_default().push_back(key);
         }
         Ok(())
+    }
+
+    /// Takes a message over while the limit allows: `false` = it does not.
+    fn take_over(&mut self, key: MessageKey) -> bool {
+        let message = &mut self.messages[key.0];
+        let charge = message.length as u64 + MESSAGE_OVERHEAD;
+        if self.unexpected_bytes + charge > self.unexpected_limit {
+            return false;
+        }
+        match &mut message.storage {
+            Storage::Owned(bytes) => {
+                if bytes.try_reserve_exact(message.length - bytes.len()).is_err() {
+                    return false;
+                }
+            }
+            Storage::AtSelf(send) => {
+                let send = *send;
+                let mut bytes = Vec::new();
+                if bytes.try_reserve_exact(message.length).is_err() {
+                    return false;
+                }
+                let (data, length) = self.self_send_bytes(send);
+                // SAFETY: the send is still pending, so its buffer is valid.
+                bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(data, length) });
+                let message = &mut self.messages[key.0];
+                message.storage = Storage::Owned(bytes);
+                message.received = length;
+                self.self_send_done(send);
+            }
+            Storage::User(_) | Storage::Discard => return false,
+        }
+        self.messages[key.0].charge = charge;
+        self.unexpected_bytes += charge;
+        self.release(key);
+        true
+    }
+
+    /// A message is no longer among those that nobody has asked for: its room
+    /// goes to those that found none when they came.
+    fn uncharge(&mut self, key: MessageKey) {
+        let charge = mem::take(&mut self.messages[key.0].charge);
+        self.unexpected_bytes -= charge;
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.waiting.retain(|other| *other != key);
+        for other in self.waiting.clone() {
+            if self.take_over(other) {
+                self.waiting.retain(|waiting| *waiting != other);
+            }
+        }
     }
 
     /// A message is matched, taken over or thrown away: its credit returns, and
@@ -623,9 +668,9 @@ impl Engine {
 
     /// Throws a message away, what has come and what will. It is on no queue.
     fn discard(&mut self, key: MessageKey) {
+        self.uncharge(key);
         self.release(key);
         let message = &mut self.messages[key.0];
-        self.unexpected_bytes -= mem::take(&mut message.charge);
         if let Storage::AtSelf(send) = mem::replace(&mut message.storage, Storage::Discard) {
             self.self_send_done(send);
         }
@@ -687,8 +732,8 @@ impl Engine {
     /// Forgets an unmatched message that will not come whole.
     fn remove_unmatched(&mut self, key: MessageKey) {
         self.unqueue(key);
+        self.uncharge(key);
         let mut message = self.messages.remove(key.0);
-        self.unexpected_bytes -= message.charge;
         let peer = message.source;
         self.peers[peer as usize].ledger.give_back(mem::take(&mut message.owed));
         self.return_credit(peer);
@@ -708,15 +753,9 @@ impl Engine {
 
 /// Messages to oneself.
 impl Engine {
-    /// Takes a message from this rank to itself; `false` = it stays with its
-    /// sender until a receive is posted.
-    pub(super) fn arrive_from_self(
-        &mut self,
-        send: SendKey,
-        envelope: Envelope,
-        data: *const u8,
-        length: usize,
-    ) -> bool {
+    /// Takes a message from this rank to itself: to the receive that waits for
+    /// it, else kept; where there is no room, it stays with its sender.
+    pub(super) fn arrive_from_self(&mut self, send: SendKey, envelope: Envelope, length: usize) {
         let arrival = self.tick();
         let key = MessageKey(self.messages.insert(Message {
             source: self.me,
@@ -733,19 +772,11 @@ impl Engine {
             arrival,
         }));
         if let Some(recv) = self.find_posted(self.me, envelope.id) {
-            self.bind(recv, key);
-            return true;
+            return self.bind(recv, key);
         }
-        if self.keep(key, 0).is_err() || self.messages[key.0].charge == 0 {
-            return false;
-        }
-        let mut bytes = Vec::with_capacity(length);
-        // SAFETY: the sender keeps its buffer valid while it posts.
-        bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(data, length) });
-        let message = &mut self.messages[key.0];
-        message.storage = Storage::Owned(bytes);
-        message.received = length;
-        true
+        // Nothing is to come, so there is nothing that it could want memory for.
+        let kept = self.keep(key, 0);
+        debug_assert!(kept.is_ok());
     }
 
     /// The send of a message to oneself that nobody has taken is withdrawn.
@@ -753,6 +784,7 @@ impl Engine {
         let found = self.messages.iter().find(|(_, m)| matches!(m.storage, Storage::AtSelf(s) if s == send));
         if let Some((key, _)) = found {
             self.unqueue(MessageKey(key));
+            self.uncharge(MessageKey(key));
             self.messages.remove(key);
         }
     }

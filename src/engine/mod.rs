@@ -107,6 +107,8 @@ pub(crate) struct Engine {
     /// Point-to-point messages that nobody has asked for yet, by context and
     /// source, in the order of arrival.
     unexpected: HashMap<(u64, u32), VecDeque<MessageKey>>,
+    /// Those of them that found no room, in the order of arrival.
+    waiting: Vec<MessageKey>,
     unexpected_bytes: u64,
     unexpected_limit: u64,
     /// Counts arrivals and posts: both queues are ordered by it.
@@ -146,6 +148,7 @@ impl Engine {
             posted_any: Vec::new(),
             early_steps: HashMap::new(),
             unexpected: HashMap::new(),
+            waiting: Vec::new(),
             unexpected_bytes: 0,
             unexpected_limit,
             clock: 0,

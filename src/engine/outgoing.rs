@@ -181,13 +181,12 @@ impl Engine {
         key
     }
 
-    /// A message to oneself: to the receive that waits for it, else kept.
     fn deliver_to_self(&mut self, key: SendKey) {
-        let send = &self.sends[key.0];
-        let (envelope, data, length) = (send.envelope, send.data, send.length);
+        let send = &mut self.sends[key.0];
+        send.stage = Stage::AwaitsReceive;
+        let (envelope, length) = (send.envelope, send.length);
         self.note_move(envelope.id);
-        let taken = self.arrive_from_self(key, envelope, data, length);
-        self.sends[key.0].stage = if taken { Stage::Done } else { Stage::AwaitsReceive };
+        self.arrive_from_self(key, envelope, length);
     }
 
     /// A receive has taken the message that this request sends to oneself.
@@ -236,6 +235,8 @@ impl Engine {
         if send.announced {
             self.send_cancel(send.peer, &send.envelope);
         }
+        // The frame that is not sent now might have carried credit.
+        self.return_credit(send.peer);
         Withdrawal::Withdrawn
     }
 
@@ -371,7 +372,9 @@ impl Engine {
     /// window and no other frame is about to tell it.
     pub(super) fn return_credit(&mut self, peer: u32) {
         let entry = &mut self.peers[peer as usize];
-        if entry.ledger.is_due() && entry.outbox.is_empty() {
+        // A frame that is queued carries it when it is made; one that is being
+        // written was made before.
+        if entry.ledger.is_due() && entry.outbox.queue.is_empty() {
             self.push_control(peer, Header::bare(Kind::Credit));
         }
     }

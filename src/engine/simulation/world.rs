@@ -7,6 +7,7 @@ use std::task::Poll;
 use super::buffer::{BLANK, Buffer, SCRIBBLE, is_all, is_content};
 use super::random::Random;
 use crate::engine::frame::MessageId;
+use crate::engine::incoming::BULK;
 use crate::engine::{Census, Engine, Envelope, RecvKey, Selector, SendKey, WINDOW_BYTES, Withdrawal};
 use crate::error::{Error, ErrorKind};
 use crate::operation::Operation;
@@ -235,8 +236,10 @@ impl World {
                 let stream = (received.source, wanted.rank, wanted.context, received.tag);
                 assert!(wanted.takes(stream), "{wanted:?} took {received:?}");
                 let (bytes, rest) = buffer.bytes().split_at(received.length);
-                // A message that was withdrawn may have left bytes behind.
-                let untouched = self.withdrawn > 0 || is_all(BLANK, rest);
+                // A message that was withdrawn may have left bytes behind, and a
+                // wrong guess of what comes next too.
+                let guessed = wanted.capacity >= BULK;
+                let untouched = self.withdrawn > 0 || guessed || is_all(BLANK, rest);
                 assert!(untouched, "more was written than was received");
                 let delivery = Delivery { order, bytes: Some(bytes.to_vec()) };
                 self.deliveries.entry(stream).or_default().push(delivery);
@@ -421,16 +424,19 @@ impl World {
         let bytes = &mut self.pipes[(from * size + to) as usize].bytes;
         let engine = &mut self.engines[to as usize];
         let (front, _) = bytes.as_slices();
-        let mut piece = &front[..front.len().min(limit)];
-        match engine.window(from).filter(|_| direct) {
-            Some((window, room)) => {
-                piece = &piece[..piece.len().min(room)];
-                // SAFETY: the window has room for as much.
-                unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), window, piece.len()) };
-                engine.filled(from, piece.len());
+        let piece = &front[..front.len().min(limit)];
+        let mut rest = piece;
+        if direct {
+            let landing = engine.landing(from);
+            for (at, room) in landing.parts {
+                let (here, beyond) = rest.split_at(rest.len().min(room));
+                // SAFETY: the part has room for as much.
+                unsafe { std::ptr::copy_nonoverlapping(here.as_ptr(), at, here.len()) };
+                rest = beyond;
             }
-            None => engine.feed(from, piece)?,
+            engine.landed(from, &landing, piece.len() - rest.len())?;
         }
+        engine.feed(from, rest)?;
         let count = piece.len();
         bytes.drain(..count);
         Ok(true)
