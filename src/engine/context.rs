@@ -51,9 +51,11 @@ impl Context {
         sequence < self.sequence
     }
 
-    /// Keeps the first failure.
-    pub(super) fn fail(&mut self, error: Error) {
+    /// Keeps the first failure; whether this is it.
+    pub(super) fn fail(&mut self, error: Error) -> bool {
+        let first = self.failure.is_none();
         self.failure.get_or_insert(error);
+        first
     }
 
     pub(super) fn failure(&self) -> Option<&Error> {

@@ -528,13 +528,12 @@ impl Engine {
     /// the buffer of a receive, or one of ours.
     fn place(&mut self, key: MessageKey, inline: usize) -> Result<()> {
         let Message { source, envelope, .. } = self.messages[key.0];
-        if let Some(context) =
-            envelope.id.collective.then(|| self.contexts.get_mut(&envelope.id.context)).flatten()
-        {
-            if context.failure().is_none() && context.is_finished(envelope.id.sequence) {
-                context.fail(stray(source, &envelope));
+        if envelope.id.collective && self.contexts.contains_key(&envelope.id.context) {
+            let id = envelope.id;
+            if self.context_mut(id.context).is_finished(id.sequence) {
+                self.fail_context(id.context, stray(source, &envelope));
             }
-            if context.failure().is_some() {
+            if self.context_failure(id.context).is_some() {
                 self.discard(key);
                 return Ok(());
             }
@@ -813,11 +812,18 @@ impl Engine {
             .filter(|((_, id), _)| id.context == context && entry.is_finished(id.sequence));
         let Some((&(source, _), key)) = leftovers.next() else { return };
         let error = stray(source, &self.messages[key.0].envelope);
-        self.context_mut(context).fail(error);
-        self.drop_early_steps(context);
+        self.fail_context(context, error);
     }
 
-    pub(super) fn drop_early_steps(&mut self, context: u64) {
+    /// The context's collectives fail from now on; what had come for them is
+    /// dropped.
+    pub(super) fn fail_context(&mut self, context: u64, error: Error) {
+        if self.context_mut(context).fail(error) {
+            self.drop_early_steps(context);
+        }
+    }
+
+    fn drop_early_steps(&mut self, context: u64) {
         let of_context = |(_, id): &(u32, MessageId), _: &mut MessageKey| id.context == context;
         let dropped: Vec<_> = self.early_steps.extract_if(of_context).map(|(_, key)| key).collect();
         for key in dropped {

@@ -208,8 +208,10 @@ impl Engine {
             LinkState::Left => {}
             LinkState::Absent | LinkState::Open => {
                 entry.link = LinkState::Lost(why.clone());
-                for context in self.contexts.values_mut().filter(|c| c.members.contains(&peer)) {
-                    context.fail(why.clone());
+                let concerned = |(id, entry): (&u64, &Context)| entry.members.contains(&peer).then_some(*id);
+                let contexts: Vec<u64> = self.contexts.iter().filter_map(concerned).collect();
+                for context in contexts {
+                    self.fail_context(context, why.clone());
                 }
             }
         }
@@ -287,11 +289,11 @@ impl Engine {
                 failure.get_or_insert_with(|| why.clone());
             }
         }
-        if let Some(why) = failure {
-            entry.fail(why);
-        }
         entry.early = self.early_of(context);
         self.contexts.insert(context, entry);
+        if let Some(why) = failure {
+            self.fail_context(context, why);
+        }
     }
 
     /// Starts the context's next collective and returns its sequence number.
@@ -327,8 +329,8 @@ impl Engine {
     /// Fails the context's collectives with `error`, and tells the members that
     /// have an open link what `notice` says.
     pub(crate) fn poison(&mut self, context: u64, error: Error, notice: &AbortNotice) {
+        self.fail_context(context, error);
         let entry = self.context_mut(context);
-        entry.fail(error);
         entry.mark_reported();
         if std::mem::replace(&mut entry.told, true) {
             return;
@@ -338,7 +340,6 @@ impl Engine {
             self.push_control(rank, notice.header());
         }
         self.context_mut(context).members = members;
-        self.drop_early_steps(context);
     }
 
     /// Why the context's collectives fail, if they do.
@@ -377,19 +378,15 @@ impl Engine {
                 code,
                 operation: 0,
             };
-            self.context_mut(context).fail(notice.error());
-            self.drop_early_steps(context);
+            self.fail_context(context, notice.error());
         }
     }
 
     fn receive_abort(&mut self, source: u32, header: &Header) {
         let notice = AbortNotice::parse(header);
-        let Some(context) = self.contexts.get_mut(&notice.context) else { return };
-        if !context.members.contains(&source) {
-            return;
+        if self.contexts.get(&notice.context).is_some_and(|context| context.members.contains(&source)) {
+            self.fail_context(notice.context, notice.error());
         }
-        context.fail(notice.error());
-        self.drop_early_steps(notice.context);
     }
 }
 

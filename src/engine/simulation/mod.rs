@@ -8,6 +8,9 @@
 
 mod buffer;
 mod cancelling;
+mod collectives;
+mod hostile;
+mod losing;
 mod point_to_point;
 mod random;
 mod world;

@@ -1,0 +1,180 @@
+//! The collectives' half of a context.
+
+use std::task::Poll;
+
+use super::world::{Pace, Wanted, World};
+use crate::engine::frame::{AbortNotice, MessageId};
+use crate::engine::{Envelope, RecvKey, Selector};
+use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Operation;
+
+const CONTEXT: u64 = 3;
+const SIGNATURE: u32 = 77;
+const PACE: Pace = Pace { capacity: 4096, largest_step: 300 };
+
+fn envelope(operation: Operation, sequence: u64, step: i32) -> Envelope {
+    let id = MessageId { context: CONTEXT, collective: true, sequence, tag: step };
+    Envelope { id, operation: operation as u8, algorithm: 0, signature: SIGNATURE }
+}
+
+fn world(size: u32) -> World {
+    let mut world = World::new(1, size, 256 << 20, PACE);
+    world.open_all_links();
+    for rank in 0..size {
+        world.engine(rank).open_context(CONTEXT, (0..size).collect());
+    }
+    world
+}
+
+/// Posts an empty step to `to`; its request ends with the world's bytes.
+fn step_to(world: &mut World, from: u32, to: u32, envelope: Envelope) {
+    let key = world.engine(from).post_send(to, envelope, std::ptr::NonNull::dangling().as_ptr(), 0);
+    world.settle();
+    assert_eq!(world.engine(from).poll_send(key), Poll::Ready(Ok(())));
+}
+
+fn expect_step(world: &mut World, rank: u32, from: u32, envelope: Envelope) -> RecvKey {
+    let nowhere = std::ptr::NonNull::dangling().as_ptr();
+    world.engine(rank).post_recv(Some(from), Selector::Collective(envelope), nowhere, 0)
+}
+
+fn outcome(world: &mut World, rank: u32, key: RecvKey) -> Poll<Result<()>> {
+    world.engine(rank).poll_recv(key).map_ok(|_| ())
+}
+
+#[test]
+fn a_flood_does_not_hold_up_a_barrier() {
+    let mut world = world(2);
+    for _ in 0..2000 {
+        world.send(0, 1, 7, 0, 8);
+    }
+    let both = [(0, 1), (1, 0)];
+    let keys = both.map(|(rank, peer)| {
+        world.engine(rank).begin_collective(CONTEXT).unwrap();
+        step_to(&mut world, rank, peer, envelope(Operation::Barrier, 0, 0));
+        expect_step(&mut world, rank, peer, envelope(Operation::Barrier, 0, 0))
+    });
+    world.settle();
+    for ((rank, _), key) in both.into_iter().zip(keys) {
+        assert_eq!(outcome(&mut world, rank, key), Poll::Ready(Ok(())));
+        world.engine(rank).end_collective(CONTEXT, None);
+    }
+    for _ in 0..2000 {
+        world.receive(Wanted { rank: 1, source: Some(0), context: 7, tag: None, capacity: 8 });
+    }
+    world.settle();
+    world.check_deliveries(true);
+}
+
+#[test]
+fn a_rank_may_be_many_calls_ahead() {
+    let mut world = world(2);
+    for sequence in 0..50 {
+        assert_eq!(world.engine(0).begin_collective(CONTEXT), Ok(sequence));
+        step_to(&mut world, 0, 1, envelope(Operation::Bcast, sequence, 0));
+        world.engine(0).end_collective(CONTEXT, None);
+    }
+    for sequence in 0..50 {
+        assert_eq!(world.engine(1).begin_collective(CONTEXT), Ok(sequence));
+        let key = expect_step(&mut world, 1, 0, envelope(Operation::Bcast, sequence, 0));
+        assert_eq!(outcome(&mut world, 1, key), Poll::Ready(Ok(())));
+        world.engine(1).end_collective(CONTEXT, None);
+    }
+    world.check_invariants();
+}
+
+#[test]
+fn another_call_of_the_same_number_is_a_mismatch() {
+    let right = envelope(Operation::Reduce, 0, 0);
+    let wrong = [
+        Envelope { operation: Operation::Bcast as u8, ..right },
+        Envelope { algorithm: 1, ..right },
+        Envelope { signature: 78, ..right },
+    ];
+    for sent in wrong {
+        for posted_first in [true, false] {
+            let mut world = world(2);
+            world.engine(0).begin_collective(CONTEXT).unwrap();
+            world.engine(1).begin_collective(CONTEXT).unwrap();
+            let early = posted_first.then(|| expect_step(&mut world, 1, 0, right));
+            step_to(&mut world, 0, 1, sent);
+            let key = early.unwrap_or_else(|| expect_step(&mut world, 1, 0, right));
+            let Poll::Ready(Err(error)) = outcome(&mut world, 1, key) else { panic!("no mismatch") };
+            assert_eq!((error.kind(), error.peer()), (ErrorKind::Mismatch, Some(0)));
+            world.check_invariants();
+        }
+    }
+}
+
+#[test]
+fn what_a_finished_call_leaves_unread_is_a_mismatch() {
+    for before_the_end in [true, false] {
+        let mut world = world(2);
+        world.engine(1).begin_collective(CONTEXT).unwrap();
+        if before_the_end {
+            step_to(&mut world, 0, 1, envelope(Operation::Bcast, 0, 0));
+        }
+        world.engine(1).end_collective(CONTEXT, None);
+        if !before_the_end {
+            step_to(&mut world, 0, 1, envelope(Operation::Bcast, 0, 0));
+        }
+        let error = world.engine(1).begin_collective(CONTEXT).unwrap_err();
+        assert_eq!((error.kind(), error.peer()), (ErrorKind::Mismatch, Some(0)));
+        let error = world.engine(1).begin_collective(CONTEXT).unwrap_err();
+        assert_eq!((error.kind(), error.cause()), (ErrorKind::Poisoned, ErrorKind::Mismatch));
+        world.check_invariants();
+    }
+}
+
+#[test]
+fn a_failure_is_told_and_point_to_point_goes_on() {
+    let mut world = world(3);
+    for rank in 0..3 {
+        world.engine(rank).begin_collective(CONTEXT).unwrap();
+    }
+    let keys =
+        [1, 2].map(|rank| (rank, expect_step(&mut world, rank, 0, envelope(Operation::Barrier, 0, 0))));
+    step_to(&mut world, 0, 2, envelope(Operation::Barrier, 0, 1));
+    let error = Error::new(ErrorKind::Timeout, "the deadline passed").with_peer(1);
+    let notice = AbortNotice {
+        context: CONTEXT,
+        cause: ErrorKind::Timeout,
+        cause_rank: 0,
+        about: Some(1),
+        code: 0,
+        operation: Operation::Barrier as u8,
+    };
+    world.engine(0).end_collective(CONTEXT, Some((error, notice)));
+    world.settle();
+    for (rank, key) in keys {
+        let Poll::Ready(Err(error)) = outcome(&mut world, rank, key) else { panic!("rank {rank} waits on") };
+        assert_eq!((error.kind(), error.cause()), (ErrorKind::Aborted, ErrorKind::Timeout));
+        assert_eq!((error.cause_rank(), error.peer()), (Some(0), Some(1)));
+    }
+    let error = world.engine(0).begin_collective(CONTEXT).unwrap_err();
+    assert_eq!((error.kind(), error.cause()), (ErrorKind::Poisoned, ErrorKind::Timeout));
+    world.send(0, 2, 7, 0, 100);
+    world.receive(Wanted { rank: 2, source: Some(0), context: 7, tag: None, capacity: 100 });
+    world.settle();
+    world.check_deliveries(true);
+    world.check_invariants();
+}
+
+#[test]
+fn a_call_of_which_nothing_has_moved_may_be_repeated() {
+    let mut world = world(2);
+    assert_eq!(world.engine(0).begin_collective(CONTEXT), Ok(0));
+    let key = expect_step(&mut world, 0, 1, envelope(Operation::Barrier, 0, 0));
+    world.engine(0).cancel_recv(key);
+    let error = Error::new(ErrorKind::Connect, "no server");
+    let notice = AbortNotice {
+        context: CONTEXT,
+        cause: ErrorKind::Connect,
+        cause_rank: 0,
+        about: None,
+        code: 0,
+        operation: Operation::Barrier as u8,
+    };
+    world.engine(0).end_collective(CONTEXT, Some((error, notice)));
+    assert_eq!(world.engine(0).begin_collective(CONTEXT), Ok(0));
+}

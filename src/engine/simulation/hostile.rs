@@ -1,0 +1,88 @@
+//! A peer that sends what no peer sends.
+
+use std::io::IoSlice;
+use std::task::Poll;
+
+use super::for_each_seed;
+use super::random::Random;
+use crate::engine::frame::{HEADER_LEN, MessageId};
+use crate::engine::{Engine, Envelope, Selector};
+use crate::error::ErrorKind;
+use crate::operation::Operation;
+
+/// The frames that an honest rank 1 sends to rank 0.
+fn honest_stream(random: &mut Random) -> Vec<u8> {
+    let mut engine = Engine::new(1, 2, 1 << 20);
+    engine.link_opened(0);
+    let data = [7u8; 3000];
+    for sequence in 0..4 {
+        let collective = random.chance(50);
+        let operation = if collective { Operation::Bcast } else { Operation::Send } as u8;
+        let id = MessageId { context: 1, collective, sequence, tag: 0 };
+        let envelope = Envelope { id, operation, algorithm: 0, signature: 0 };
+        engine.post_send(0, envelope, data.as_ptr(), random.between(0, data.len()));
+    }
+    engine.say_goodbye(0);
+    let mut stream = Vec::new();
+    while let Some(parts) = engine.output(0) {
+        let count = parts.iter().map(|part: &IoSlice<'_>| part.len()).sum();
+        parts.iter().for_each(|part| stream.extend_from_slice(part));
+        engine.written(0, count);
+    }
+    stream
+}
+
+/// Whatever comes is refused as a fault of protocol or borne: no panic, no
+/// memory without bound, nothing beyond a buffer.
+#[test]
+fn mutated_streams_do_no_harm() {
+    for_each_seed(400, |seed| {
+        let mut random = Random::new(seed);
+        let mut stream = honest_stream(&mut random);
+        for _ in 0..random.between(0, 6) {
+            let at = random.below(stream.len());
+            match random.below(4) {
+                0 => stream[at] = random.below(256) as u8,
+                1 => stream[at] ^= 1 << random.below(8),
+                2 => stream.truncate(at.max(1)),
+                _ => {
+                    let from = random.below(stream.len());
+                    let piece = stream[from..stream.len().min(from + HEADER_LEN)].to_vec();
+                    stream.splice(at..at, piece);
+                }
+            }
+        }
+        let mut engine = Engine::new(0, 2, 1 << 20);
+        engine.link_opened(1);
+        engine.open_context(1, vec![0, 1]);
+        let mut buffer = vec![0u8; 20_000];
+        let selector = Selector::PointToPoint { context: 1, tag: None };
+        let key = engine.post_recv(Some(1), selector, buffer.as_mut_ptr(), 10_000);
+        let mut rest = &stream[..];
+        let mut refused = false;
+        while !rest.is_empty() && !refused {
+            let (now, later) = rest.split_at(random.between(1, rest.len()));
+            rest = later;
+            let landing = engine.landing(1);
+            let mut staged = now;
+            for (at, room) in landing.parts {
+                let (here, beyond) = staged.split_at(staged.len().min(room));
+                // SAFETY: the part has room for as much.
+                unsafe { std::ptr::copy_nonoverlapping(here.as_ptr(), at, here.len()) };
+                staged = beyond;
+            }
+            let taken = engine.landed(1, &landing, now.len() - staged.len());
+            if let Err(error) = taken.and_then(|()| engine.feed(1, staged)) {
+                assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+                engine.link_closed(1, error);
+                refused = true;
+            }
+        }
+        assert!(buffer[10_000..].iter().all(|byte| *byte == 0), "written beyond the buffer");
+        let census = engine.check_invariants();
+        assert!(census.kept_bytes <= (2 << 20) + 20_000, "{} bytes are kept", census.kept_bytes);
+        if refused {
+            assert!(matches!(engine.poll_recv(key), Poll::Ready(_)), "a receive from a refused peer waits");
+        }
+    });
+}

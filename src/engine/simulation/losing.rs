@@ -1,0 +1,121 @@
+//! Links that break at any moment.
+
+use super::for_each_seed;
+use super::point_to_point::{some_length, some_limit, some_pace};
+use super::random::Random;
+use super::world::{Outcome, Wanted, World};
+use crate::error::ErrorKind;
+
+const CONTEXT: u64 = 7;
+const COLLECTIVE_CONTEXT: u64 = 8;
+
+/// Two ranks lose each other, each at a time of its own. Their requests with
+/// each other end, whole messages that had come can be received, and what the
+/// others do is not disturbed.
+#[test]
+fn a_lost_peer_ends_its_requests_and_no_others() {
+    for_each_seed(200, |seed| {
+        let mut random = Random::new(seed);
+        let size = random.between(2, 4) as u32;
+        let large = random.chance(20) && !cfg!(miri);
+        let limit = some_limit(&mut random);
+        let lengths: Vec<_> = (0..random.between(1, 25)).map(|_| some_length(&mut random, large)).collect();
+        let capacity = lengths.iter().copied().max().unwrap_or(0);
+        let mut world = World::new(seed, size, limit, some_pace(&mut random, lengths.iter().sum()));
+        for rank in 0..size {
+            world.engine(rank).open_context(COLLECTIVE_CONTEXT, (0..size).collect());
+        }
+        world.open_all_links();
+        let (a, b) = (0, size - 1);
+        let breaks_at = random.below(400);
+        let notices_at = breaks_at + random.below(100);
+        let mut left = lengths;
+        for step in 0..600 {
+            if step == breaks_at {
+                world.break_link(a, b);
+                world.close_side(a, b);
+            }
+            if step == notices_at {
+                world.close_side(b, a);
+            }
+            match random.below(8) {
+                0 => {
+                    let Some(length) = left.pop() else { continue };
+                    let (from, to) = (world.some_rank(), world.some_rank());
+                    world.send(from, to, CONTEXT, 0, length);
+                }
+                1 if world.pending_receives().count() < 12 => {
+                    let (rank, source) = (world.some_rank(), world.some_rank());
+                    let wanted =
+                        Wanted { rank, source: Some(source), context: CONTEXT, tag: Some(0), capacity };
+                    world.receive(wanted);
+                }
+                2 => world.poll_some(),
+                _ => {
+                    world.move_some();
+                }
+            }
+        }
+        world.settle();
+        let pair = |x: u32, y: u32| x.min(y) == a && x.max(y) == b && x != y;
+        for wanted in world.pending_receives() {
+            assert!(!pair(wanted.rank, wanted.source.unwrap()), "{wanted:?} waits for a rank that is lost");
+        }
+        for message in &world.messages {
+            let waits = message.outcome == Outcome::Pending && pair(message.from, message.to);
+            assert!(!waits, "{message:?} waits for a rank that is lost");
+        }
+        assert!(world.failures.iter().all(|(_, kind)| *kind == ErrorKind::PeerLost), "{:?}", world.failures);
+        world.check_liveness();
+        for rank in 0..size {
+            let engine = world.engine(rank);
+            let begun = engine.begin_collective(COLLECTIVE_CONTEXT);
+            if rank == a || rank == b {
+                let error = begun.unwrap_err();
+                assert_eq!((error.kind(), error.peer()), (ErrorKind::PeerLost, Some(a + b - rank)));
+                let again = engine.begin_collective(COLLECTIVE_CONTEXT).unwrap_err();
+                assert_eq!((again.kind(), again.cause()), (ErrorKind::Poisoned, ErrorKind::PeerLost));
+            } else {
+                assert_eq!(begun, Ok(0));
+            }
+        }
+        world.drain(&[CONTEXT]);
+        world.check_deliveries_but(true, pair);
+        world.check_invariants();
+    });
+}
+
+/// A rank that leaves in order: what it sent is received, what is sent to it
+/// fails, and it hears that all of its messages have been read.
+#[test]
+fn a_departure_loses_nothing() {
+    for_each_seed(60, |seed| {
+        let mut random = Random::new(seed);
+        let count = random.between(0, 20);
+        let lengths: Vec<_> = (0..count).map(|_| some_length(&mut random, false)).collect();
+        let capacity = lengths.iter().copied().max().unwrap_or(0);
+        let mut world = World::new(seed, 2, 256 << 20, some_pace(&mut random, lengths.iter().sum()));
+        world.open_all_links();
+        for &length in &lengths {
+            world.send(0, 1, CONTEXT, 0, length);
+            world.move_some();
+        }
+        while world.pending_sends() > 0 {
+            world.move_some();
+            world.poll_all();
+        }
+        world.engine(0).say_goodbye(1);
+        world.settle();
+        assert!(!world.engine(0).has_unread_at(1), "the leaver does not hear that all was read");
+        let late = world.send(1, 0, CONTEXT, 0, 5);
+        for _ in 0..=count {
+            let wanted = Wanted { rank: 1, source: Some(0), context: CONTEXT, tag: None, capacity };
+            world.receive(wanted);
+        }
+        world.settle();
+        assert_eq!(world.messages[late].outcome, Outcome::Failed(ErrorKind::PeerLeft));
+        assert_eq!(world.failures.len(), 1, "one receive too many was posted");
+        assert_eq!(world.failures[0].1, ErrorKind::PeerLeft);
+        world.check_deliveries(true);
+    });
+}
