@@ -652,7 +652,7 @@ impl Communicator {
                 operation,
                 signature: call.signature(self.hint.load(Ordering::Relaxed)),
             };
-            let running = EngineCall::new(entered.core(), self.rank, self.size, identity);
+            let running = EngineCall::start(entered.core(), self.rank, self.size, identity);
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 let future = pin!(body(&running));
                 self.settle(&entered, future, &mut deadline)?

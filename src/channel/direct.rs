@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::{PeerToPeer, Rank, Step};
 use crate::endpoint::{Core, RecvFuture, SendFuture};
 use crate::engine::frame::MessageId;
-use crate::engine::{Envelope, Selector};
+use crate::engine::{CallMark, Envelope, Selector};
 use crate::error::Result;
 use crate::operation::Operation;
 
@@ -28,7 +28,11 @@ pub(crate) struct EngineCall<'a> {
 }
 
 impl<'a> EngineCall<'a> {
-    pub(crate) fn new(core: &'a RefCell<Core>, rank: Rank, size: u32, identity: CallIdentity) -> Self {
+    /// Starts the call: what the others' frames say is compared from here on.
+    pub(crate) fn start(core: &'a RefCell<Core>, rank: Rank, size: u32, identity: CallIdentity) -> Self {
+        let CallIdentity { context, operation, signature, .. } = identity;
+        let mark = CallMark { operation: operation as u8, algorithm: 0, signature };
+        core.borrow_mut().engine.declare_call(context, mark);
         Self { core, rank, size, identity }
     }
 

@@ -201,8 +201,8 @@ impl Connector {
     /// the deadline passes.
     pub(super) fn explain(&self, peer: u32) -> (ErrorKind, String) {
         let DirectSettings { host, port, .. } = &self.settings;
-        let joined = self.client.as_ref().is_some_and(Client::is_member);
-        if !joined {
+        let is_open = matches!(self.server, Server::Open { .. });
+        if !is_open || !self.client.as_ref().is_some_and(Client::is_member) {
             let why = self.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
             return (
                 ErrorKind::Connect,
@@ -212,7 +212,7 @@ impl Connector {
         let text = match self.client.as_ref().and_then(|client| client.missing(peer)) {
             Some(Missing::NotJoined) => format!("rank {peer} has not joined the job"),
             Some(Missing::NotReady) => format!("rank {peer} has not entered an FMI call"),
-            None => return (ErrorKind::Connect, format!("no connection to rank {peer} stands yet")),
+            None => format!("rank {peer} has not completed the connection; it may be outside of FMI calls"),
         };
         (ErrorKind::Timeout, text)
     }
@@ -234,14 +234,26 @@ impl Connector {
         moved || self.outcomes.len() > before
     }
 
+    /// A peer that both sides have started to connect to, in vain for long. Where
+    /// it is only silent it may be outside of FMI calls: it is waited for. Where
+    /// it cannot be reached, what waits for it fails.
     fn give_up_late(&mut self, now: Instant) {
-        let late: Vec<u32> = self
-            .wanted
-            .iter()
-            .filter(|(_, at)| at.is_some_and(|at| at <= now))
-            .map(|(peer, _)| *peer)
-            .collect();
+        let is_late = |(_, at): &(&u32, &Option<Instant>)| at.is_some_and(|at| at <= now);
+        let late: Vec<u32> = self.wanted.iter().filter(is_late).map(|(peer, _)| *peer).collect();
         for peer in late {
+            let is_target = |pairing: &Pairing| pairing.target.is_some_and(|(rank, _)| rank == peer);
+            if self.pairings.iter().any(|(_, pairing)| is_target(pairing) && pairing.handshake.is_some()) {
+                self.wanted.insert(peer, Some(now + PEER_PATIENCE));
+                continue;
+            }
+            if self.membership.rank > peer {
+                // The other side connects, when it is asked again and answers.
+                self.wanted.insert(peer, None);
+                if let Some(client) = &mut self.client {
+                    client.connect(peer);
+                }
+                continue;
+            }
             let mut tried = String::new();
             self.pairings.retain(|_, pairing| {
                 let Some((_, address)) = pairing.target.filter(|(rank, _)| *rank == peer) else {
@@ -251,11 +263,8 @@ impl Connector {
                 tried += &format!("; {address}: {why}");
                 false
             });
-            let error = Error::new(
-                ErrorKind::Connect,
-                format!("no connection between rank {} and rank {peer}{tried}", self.membership.rank),
-            );
-            self.fail(peer, error);
+            let text = format!("no connection between rank {} and rank {peer}{tried}", self.membership.rank);
+            self.fail(peer, Error::new(ErrorKind::Connect, text));
         }
     }
 

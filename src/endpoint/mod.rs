@@ -329,6 +329,8 @@ enum Transport {
 
 struct Linked {
     link: Link,
+    /// Cleared when a write fails: what the peer said before can still be read.
+    writable: bool,
     /// What the poller tells of it.
     watched: Interest,
 }
@@ -407,7 +409,7 @@ impl Core {
         {
             return self.engine.connect_failed(peer, Error::io("epoll_ctl", &error));
         }
-        self.links[peer as usize] = Some(Linked { link, watched: Interest::Read });
+        self.links[peer as usize] = Some(Linked { link, writable: true, watched: Interest::Read });
         self.linked.push(peer);
         self.engine.link_opened(peer);
         self.flush(peer);
@@ -416,7 +418,7 @@ impl Core {
     /// Sends what is queued for `peer`, as far as its link takes it.
     fn flush(&mut self, peer: u32) -> bool {
         let mut moved = false;
-        while let Some(linked) = &mut self.links[peer as usize] {
+        while let Some(linked) = self.links[peer as usize].as_mut().filter(|linked| linked.writable) {
             let Some(buffers) = self.engine.output(peer) else { break };
             let total = buffers[0].len() + buffers[1].len();
             match linked.link.send(&buffers) {
@@ -430,7 +432,8 @@ impl Core {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // What the peer said before, GOODBYE perhaps, is still to be read.
+                    linked.writable = false;
+                    // GOODBYE perhaps.
                     self.read(peer);
                     self.unlink(peer, lost(&error.to_string()).with_errno(error.raw_os_error().unwrap_or(0)));
                     return true;

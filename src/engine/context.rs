@@ -5,6 +5,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::frame::AbortNotice;
 
+/// What all frames of one collective call say alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallMark {
+    pub(crate) operation: u8,
+    pub(crate) algorithm: u8,
+    pub(crate) signature: u32,
+}
+
 pub(super) struct Context {
     /// The endpoint ranks of the members.
     pub(super) members: Vec<u32>,
@@ -16,6 +24,10 @@ pub(super) struct Context {
     pub(super) early: u32,
     /// Whether the members have been told of the failure.
     pub(super) told: bool,
+    /// What the running collective is, for comparison with the others' frames.
+    pub(super) call: Option<CallMark>,
+    /// What another rank told first.
+    pub(super) heard: Option<AbortNotice>,
     failure: Option<Error>,
     /// Whether a call has returned the failure as it is.
     reported: bool,
@@ -23,7 +35,17 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(members: Vec<u32>) -> Self {
-        Self { members, sequence: 0, moved: false, early: 0, told: false, failure: None, reported: false }
+        Self {
+            members,
+            sequence: 0,
+            moved: false,
+            early: 0,
+            told: false,
+            call: None,
+            heard: None,
+            failure: None,
+            reported: false,
+        }
     }
 
     pub(super) fn begin(&mut self) -> Result<u64> {
@@ -38,17 +60,25 @@ impl Context {
             .with_cause(error.cause(), error.cause_rank().or(error.peer())));
         }
         self.moved = false;
+        self.call = None;
         Ok(self.sequence)
     }
 
     /// The running collective is over; its number is used up.
     pub(super) fn finish(&mut self) {
+        self.call = None;
         self.sequence += 1;
     }
 
     /// Whether a collective with this number is over.
     pub(super) fn is_finished(&self, sequence: u64) -> bool {
         sequence < self.sequence
+    }
+
+    /// Whether a frame of the collective with this number contradicts the running
+    /// one.
+    pub(super) fn contradicts(&self, sequence: u64, mark: CallMark) -> bool {
+        sequence == self.sequence && self.call.is_some_and(|call| call != mark)
     }
 
     /// Keeps the first failure; whether this is it.

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use super::credit::Amount;
 use super::frame::{FRAGMENT_MAX, HEADER_LEN, Header, Kind, MessageId};
 use super::outgoing::Envelope;
-use super::{Engine, LinkState, RecvKey, SendKey};
+use super::{CallMark, Engine, LinkState, RecvKey, SendKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Operation;
 
@@ -530,8 +530,10 @@ impl Engine {
         let Message { source, envelope, .. } = self.messages[key.0];
         if envelope.id.collective && self.contexts.contains_key(&envelope.id.context) {
             let id = envelope.id;
-            if self.context_mut(id.context).is_finished(id.sequence) {
-                self.fail_context(id.context, stray(source, &envelope));
+            let context = self.context_mut(id.context);
+            if context.is_finished(id.sequence) || context.contradicts(id.sequence, envelope.mark()) {
+                let error = stray(source, &envelope, context.call);
+                self.fail_context(id.context, error);
             }
             if self.context_failure(id.context).is_some() {
                 self.discard(key);
@@ -802,17 +804,18 @@ impl Engine {
         self.early_steps.keys().filter(|(_, id)| id.context == context).count() as u32
     }
 
-    /// A message of a collective that is over, and that nobody took: the ranks
-    /// did not call the same.
-    pub(super) fn check_leftovers(&mut self, context: u64) {
+    /// A message of a collective that is over, and that nobody took, or one that
+    /// contradicts the running collective: the ranks did not call the same.
+    pub(super) fn check_early_steps(&mut self, context: u64) {
         let Some(entry) = self.contexts.get(&context) else { return };
-        let mut leftovers = self
-            .early_steps
-            .iter()
-            .filter(|((_, id), _)| id.context == context && entry.is_finished(id.sequence));
-        let Some((&(source, _), key)) = leftovers.next() else { return };
-        let error = stray(source, &self.messages[key.0].envelope);
-        self.fail_context(context, error);
+        let error = self.early_steps.iter().find_map(|((source, id), key)| {
+            let envelope = &self.messages[key.0].envelope;
+            let wrong = entry.is_finished(id.sequence) || entry.contradicts(id.sequence, envelope.mark());
+            (id.context == context && wrong).then(|| stray(*source, envelope, entry.call))
+        });
+        if let Some(error) = error {
+            self.fail_context(context, error);
+        }
     }
 
     /// The context's collectives fail from now on; what had come for them is
@@ -847,21 +850,10 @@ fn refusal(posted: &Posted, message: &Message) -> Option<Error> {
             if same && has == wants {
                 return None;
             }
-            let text = if own.operation != other.operation {
-                format!(
-                    "rank {} calls {} where this rank calls {}",
-                    message.source,
-                    operation_name(other.operation),
-                    operation_name(own.operation)
-                )
-            } else if has != wants {
+            let text = if own.mark() == other.mark() || own.operation == other.operation && has != wants {
                 format!("rank {} sends {has} bytes where this rank expects {wants}", message.source)
             } else {
-                format!(
-                    "rank {} calls {} with other arguments: root, length, datatype or operation differ",
-                    message.source,
-                    operation_name(own.operation)
-                )
+                disagreement(message.source, other.mark(), Some(own.mark()))
             };
             Error::new(ErrorKind::Mismatch, text)
         }
@@ -873,12 +865,23 @@ fn refusal(posted: &Posted, message: &Message) -> Option<Error> {
     Some(error.with_peer(message.source))
 }
 
-fn stray(source: u32, envelope: &Envelope) -> Error {
-    let text = format!(
-        "rank {source} calls {} where this rank has called another collective",
-        operation_name(envelope.operation)
-    );
-    Error::new(ErrorKind::Mismatch, text).with_peer(source)
+/// The error of a frame that belongs to no collective that this rank calls.
+fn stray(source: u32, envelope: &Envelope, own: Option<CallMark>) -> Error {
+    Error::new(ErrorKind::Mismatch, disagreement(source, envelope.mark(), own)).with_peer(source)
+}
+
+/// In words, how a rank's call differs from this rank's.
+fn disagreement(source: u32, other: CallMark, own: Option<CallMark>) -> String {
+    let theirs = operation_name(other.operation);
+    match own {
+        None => format!("rank {source} calls {theirs} where this rank has called another collective"),
+        Some(own) if own.operation == other.operation => format!(
+            "rank {source} calls {theirs} with other arguments: root, length, datatype, operation or hint differ"
+        ),
+        Some(own) => {
+            format!("rank {source} calls {theirs} where this rank calls {}", operation_name(own.operation))
+        }
+    }
 }
 
 fn operation_name(code: u8) -> &'static str {

@@ -31,6 +31,7 @@ use std::task::Poll;
 use slab::Slab;
 
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use context::CallMark;
 use context::Context;
 use credit::{Allowance, Ledger};
 use frame::{AbortNotice, Header, Kind, MessageId};
@@ -83,12 +84,14 @@ struct Peer {
     posted: Vec<RecvKey>,
     /// Receives for this peer that wait for a message or its rest.
     expected: u32,
+    /// Sends to this peer that wait for its link or its grant.
+    sending: u32,
     said_goodbye: bool,
 }
 
 impl Peer {
     fn is_busy(&self) -> bool {
-        self.expected > 0 || !self.outbox.is_empty() || !self.incomplete.is_empty()
+        self.expected > 0 || self.sending > 0 || !self.outbox.is_empty() || !self.incomplete.is_empty()
     }
 }
 
@@ -135,6 +138,7 @@ impl Engine {
                 incomplete: Vec::new(),
                 posted: Vec::new(),
                 expected: 0,
+                sending: 0,
                 said_goodbye: false,
             })
             .collect();
@@ -305,6 +309,16 @@ impl Engine {
         self.context_mut(context).begin()
     }
 
+    /// Says what the collective is that has begun: frames that contradict it, come
+    /// already or to come, fail the context.
+    pub(crate) fn declare_call(&mut self, context: u64, mark: CallMark) {
+        let entry = self.context_mut(context);
+        entry.call = Some(mark);
+        if entry.early > 0 {
+            self.check_early_steps(context);
+        }
+    }
+
     /// Ends the collective that `begin_collective` started. When it failed
     /// after a frame of it had left or come, the context is poisoned and its
     /// members are told; when nothing had moved, it is as if it had not been
@@ -315,7 +329,7 @@ impl Engine {
             None => {
                 entry.finish();
                 if entry.early > 0 {
-                    self.check_leftovers(context);
+                    self.check_early_steps(context);
                 }
             }
             Some((error, notice)) if entry.moved || entry.failure().is_some() => {
@@ -328,9 +342,11 @@ impl Engine {
 
     /// Fails the context's collectives with `error`, and tells the members that
     /// have an open link what `notice` says.
+    /// A failure that was heard from another rank is handed on as it was heard.
     pub(crate) fn poison(&mut self, context: u64, error: Error, notice: &AbortNotice) {
         self.fail_context(context, error);
         let entry = self.context_mut(context);
+        let notice = entry.heard.unwrap_or(*notice);
         entry.mark_reported();
         if std::mem::replace(&mut entry.told, true) {
             return;
@@ -378,15 +394,20 @@ impl Engine {
                 code,
                 operation: 0,
             };
-            self.fail_context(context, notice.error());
+            self.hear(&notice);
         }
     }
 
     fn receive_abort(&mut self, source: u32, header: &Header) {
         let notice = AbortNotice::parse(header);
         if self.contexts.get(&notice.context).is_some_and(|context| context.members.contains(&source)) {
-            self.fail_context(notice.context, notice.error());
+            self.hear(&notice);
         }
+    }
+
+    fn hear(&mut self, notice: &AbortNotice) {
+        self.context_mut(notice.context).heard.get_or_insert(*notice);
+        self.fail_context(notice.context, notice.error());
     }
 }
 
@@ -404,7 +425,7 @@ impl Engine {
                 None => Poll::Pending,
             };
         };
-        self.sends.remove(key.0);
+        self.remove_send(key);
         Poll::Ready(result)
     }
 

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::credit::Amount;
 use super::frame::{FRAGMENT_MAX, HEADER_LEN, Header, Kind, MessageId};
-use super::{Engine, LinkState, SendKey, Withdrawal};
+use super::{CallMark, Engine, LinkState, SendKey, Withdrawal};
 use crate::error::{Error, Result};
 
 /// What a message says of itself in its frames.
@@ -18,6 +18,13 @@ pub(crate) struct Envelope {
     pub(crate) operation: u8,
     pub(crate) algorithm: u8,
     pub(crate) signature: u32,
+}
+
+impl Envelope {
+    pub(super) fn mark(&self) -> CallMark {
+        let Self { operation, algorithm, signature, .. } = *self;
+        CallMark { operation, algorithm, signature }
+    }
 }
 
 /// A send request.
@@ -161,6 +168,7 @@ impl Engine {
             None => Stage::Queued,
         };
         let queued = matches!(stage, Stage::Queued);
+        self.peers[peer as usize].sending += 1;
         // Callers may give any pointer for nothing, a slice may not.
         let data = if length == 0 { NonNull::dangling().as_ptr() } else { data };
         let key = SendKey(self.sends.insert(Outgoing {
@@ -204,7 +212,7 @@ impl Engine {
     /// A frame that is half written is finished from a copy: the stream stays
     /// in step, and where it was the message's last, the message counts as sent.
     pub(crate) fn cancel_send(&mut self, key: SendKey) -> Withdrawal {
-        let send = self.sends.remove(key.0);
+        let send = self.remove_send(key);
         let peer = &mut self.peers[send.peer as usize];
         let whole = send.framed == send.length;
         match send.stage {
@@ -238,6 +246,12 @@ impl Engine {
         // The frame that is not sent now might have carried credit.
         self.return_credit(send.peer);
         Withdrawal::Withdrawn
+    }
+
+    pub(super) fn remove_send(&mut self, key: SendKey) -> Outgoing {
+        let send = self.sends.remove(key.0);
+        self.peers[send.peer as usize].sending -= 1;
+        send
     }
 
     fn send_cancel(&mut self, peer: u32, envelope: &Envelope) {

@@ -18,6 +18,14 @@ pub(crate) enum Channel {
     Direct,
 }
 
+/// Runs `body` for each channel in turn.
+pub(crate) fn both_channels(body: impl Fn(Channel)) {
+    for channel in [Channel::Memory, Channel::Direct] {
+        eprintln!("over {channel:?}");
+        body(channel);
+    }
+}
+
 /// Runs `body`; a hang is a failure, after `limit`.
 pub(crate) fn watched(limit: Duration, body: impl FnOnce() + Send + 'static) {
     let (done, waits) = mpsc::channel();
