@@ -413,39 +413,40 @@ impl Engine {
 
 /// Requests.
 impl Engine {
-    /// The state of a send; a finished one is forgotten.
+    /// The state of a send; a finished one is forgotten. A step of a collective
+    /// that fails does so for the reason why the context failed, where it has.
     pub(crate) fn poll_send(&mut self, key: SendKey) -> Poll<Result<()>> {
         let send = &self.sends[key.0];
-        let Some(result) = send.result() else {
-            return match self.failure_of(send.envelope.id) {
-                Some(error) => {
-                    self.cancel_send(key);
-                    Poll::Ready(Err(error))
-                }
-                None => Poll::Pending,
-            };
-        };
-        self.remove_send(key);
-        Poll::Ready(result)
-    }
-
-    /// The state of a receive; a finished one is forgotten.
-    pub(crate) fn poll_recv(&mut self, key: RecvKey) -> Poll<Result<Received>> {
-        if let Some(result) = self.take_result(key) {
-            return Poll::Ready(result);
-        }
-        let selector = self.recvs[key.0].selector;
-        match selector.collective_context().and_then(|context| self.context_failure(context)).cloned() {
-            Some(error) => {
-                self.cancel_recv(key);
-                Poll::Ready(Err(error))
+        let context = send.envelope.id.collective.then_some(send.envelope.id.context);
+        match (send.result(), self.failure_of(context)) {
+            (None, None) => Poll::Pending,
+            (None, Some(failure)) => {
+                self.cancel_send(key);
+                Poll::Ready(Err(failure))
             }
-            None => Poll::Pending,
+            (Some(result), failure) => {
+                self.remove_send(key);
+                Poll::Ready(result.map_err(|own| failure.unwrap_or(own)))
+            }
         }
     }
 
-    fn failure_of(&self, id: MessageId) -> Option<Error> {
-        if id.collective { self.context_failure(id.context).cloned() } else { None }
+    /// The state of a receive; a finished one is forgotten. Failures as in
+    /// [`poll_send`](Self::poll_send).
+    pub(crate) fn poll_recv(&mut self, key: RecvKey) -> Poll<Result<Received>> {
+        let context = self.recvs[key.0].selector.collective_context();
+        match (self.take_result(key), self.failure_of(context)) {
+            (None, None) => Poll::Pending,
+            (None, Some(failure)) => {
+                self.cancel_recv(key);
+                Poll::Ready(Err(failure))
+            }
+            (Some(result), failure) => Poll::Ready(result.map_err(|own| failure.unwrap_or(own))),
+        }
+    }
+
+    fn failure_of(&self, context: Option<u64>) -> Option<Error> {
+        context.and_then(|context| self.context_failure(context)).cloned()
     }
 }
 
