@@ -249,8 +249,9 @@ impl Communicator {
 
     /// Ends the collectives of all ranks, from any thread: a call that is
     /// blocked on this communicator returns [`ErrorKind::Aborted`], and so do
-    /// the running or next collectives of the ranks that have a link to this
-    /// one. `code` is handed on in the message.
+    /// the running or next collectives of the other ranks, which hear of it over
+    /// their links and from the rendezvous server. `code` is handed on in the
+    /// message.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`], [`ErrorKind::Forked`].
@@ -298,6 +299,7 @@ impl Communicator {
 
     /// Fails the collectives because of a fault outside of them, such as a panic
     /// that was caught.
+    #[cfg(feature = "capi")]
     pub(crate) fn poison(&self, error: Error) {
         for channel in &self.channels {
             if let Ok(entered) = channel.endpoint.enter() {
@@ -707,7 +709,10 @@ impl Communicator {
         let error = Error::new(ErrorKind::Aborted, format!("this rank aborted the job with code {code}"))
             .with_cause(ErrorKind::Aborted, Some(self.rank));
         let notice = self.notice(&error, Operation::Barrier, code);
-        entered.core().borrow_mut().engine.poison(FIRST_CONTEXT, error.clone(), &notice);
+        let mut core = entered.core().borrow_mut();
+        core.engine.poison(FIRST_CONTEXT, error.clone(), &notice);
+        core.tell_server_of_abort(code);
+        drop(core);
         entered.flush();
         error
     }

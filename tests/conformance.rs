@@ -53,7 +53,9 @@ fn folded(ranks: u32, count: usize, combine: impl Fn(i32, i32) -> i32) -> Vec<i3
     (0..count).map(|index| (0..ranks).map(|rank| operand(rank, index)).reduce(&combine).unwrap()).collect()
 }
 
-fn reductions() -> [(Op, fn(i32, i32) -> i32); 2] {
+type Combine = fn(i32, i32) -> i32;
+
+fn reductions() -> [(Op, Combine); 2] {
     [(Op::SUM, i32::wrapping_add), (strict(), |a, b| a.wrapping_mul(2).wrapping_add(b))]
 }
 

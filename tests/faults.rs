@@ -195,7 +195,8 @@ fn a_peer_that_never_comes_or_never_calls() {
             let comm = Communicator::create(0, 2, "alone", &config).unwrap();
             comm.set_timeout(milliseconds(150)).unwrap();
             let mut data = [0i32];
-            let calls: [&dyn Fn(&mut [i32]) -> Result<()>; 5] = [
+            type Call<'a> = &'a dyn Fn(&mut [i32]) -> Result<()>;
+            let calls: [Call<'_>; 5] = [
                 &|data| comm.recv(data, 1),
                 &|data| comm.sendrecv(&[1], 1, data, 1),
                 &|data| comm.bcast(data, 1),

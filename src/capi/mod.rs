@@ -14,11 +14,15 @@
 mod boundary;
 mod collective;
 mod communicator;
+#[allow(dead_code, reason = "constants of the header")]
 mod config;
+#[allow(dead_code, reason = "constants of the header")]
 mod datatype;
+#[allow(dead_code, reason = "constants of the header")]
 mod error;
 mod op;
 mod point_to_point;
+#[allow(dead_code, reason = "constants of the header")]
 mod status;
 mod version;
 

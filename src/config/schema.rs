@@ -20,6 +20,7 @@ pub(super) struct Row {
     /// The environment variable, where its name does not follow from the key.
     variable: Option<&'static str>,
     /// One sentence for the documentation.
+    #[cfg_attr(not(test), allow(dead_code, reason = "docs/configuration.md is made from it"))]
     pub(super) doc: &'static str,
 }
 
@@ -28,6 +29,7 @@ pub(super) enum Default {
     /// This value.
     Value(&'static str),
     /// What the sentence says: computed, or no value at all.
+    #[cfg_attr(not(test), allow(dead_code, reason = "docs/configuration.md is made from it"))]
     Described(&'static str),
 }
 

@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     /// How many bytes of messages that nobody has asked for yet an endpoint keeps.
     pub(crate) unexpected_limit: u64,
     /// Function memory in MiB (prices only).
+    #[allow(dead_code, reason = "for the price model, which is to come")]
     pub(crate) faas_memory_mib: u32,
     pub(crate) logger: Logger,
     pub(crate) interrupt: Option<Arc<InterruptFunction>>,

@@ -217,6 +217,14 @@ impl Connector {
         (ErrorKind::Timeout, text)
     }
 
+    /// Tells the other ranks, through the server, that this one aborts.
+    pub(super) fn abort(&mut self, poller: &Poller, code: i32) {
+        if let Some(client) = &mut self.client {
+            client.abort(code, "");
+            self.write_to_server(poller);
+        }
+    }
+
     /// Leaves the job: tells the server, as far as it can be told at once.
     pub(super) fn leave(&mut self, poller: &Poller) {
         if let (Some(client), Server::Open { .. }) = (&mut self.client, &self.server) {

@@ -714,6 +714,13 @@ impl Core {
         }
     }
 
+    /// Has the rendezvous server tell the ranks that have no link to this one.
+    pub(crate) fn tell_server_of_abort(&mut self, code: i32) {
+        if let Transport::Direct(connector) = &mut self.transport {
+            connector.abort(&self.poller, code);
+        }
+    }
+
     fn leave_transport(&mut self) {
         if let Transport::Direct(connector) = &mut self.transport {
             connector.leave(&self.poller);

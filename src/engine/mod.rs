@@ -189,6 +189,7 @@ impl Engine {
     }
 
     /// Whether messages to `peer` may not have been read by it yet.
+    #[cfg(test)]
     pub(crate) fn has_unread_at(&self, peer: u32) -> bool {
         let entry = &self.peers[peer as usize];
         !self.is_gone(peer) && entry.allowance.outstanding().messages > 0

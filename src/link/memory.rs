@@ -17,7 +17,10 @@ use crate::error::{Error, Result};
 /// holds.
 const PIPE_CAPACITY: usize = 1 << 20;
 
-static JOBS: Mutex<Option<HashMap<(String, u32), Vec<Arc<MemoryJob>>>>> = Mutex::new(None);
+/// Jobs by name and size, the oldest first.
+type Jobs = HashMap<(String, u32), Vec<Arc<MemoryJob>>>;
+
+static JOBS: Mutex<Option<Jobs>> = Mutex::new(None);
 
 /// The ranks of one job within this process.
 pub(crate) struct MemoryJob {

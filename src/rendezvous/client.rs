@@ -224,6 +224,7 @@ impl Client {
     }
 
     /// The identity of the run, once this rank has joined it.
+    #[cfg(test)]
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.membership.map(|membership| membership.epoch)
     }

@@ -27,10 +27,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::proof::transcript;
 
 /// The first bytes of each side. A server of protocol 1 answers with an IPv4
 /// address, which never begins with 0xf5, and its clients send names, which in
@@ -256,16 +257,6 @@ fn server_transcript(
     let mut said = Vec::new();
     put_joined(&mut said, joined);
     transcript(secret, &[b"FMI rendezvous 2 server", client, server, join_mac, &said])
-}
-
-/// All parts but the last have a fixed length, so no two lists of parts run
-/// together to the same bytes.
-fn transcript(secret: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
-    for part in parts {
-        mac.update(part);
-    }
-    mac
 }
 
 /// Whether `address` may stand among the private addresses of a join: nobody
