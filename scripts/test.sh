@@ -27,7 +27,7 @@ suite 1200 "Rust, with debug assertions" cargo test --locked --no-fail-fast
 if [ -e tests/conformance.rs ]; then
     suite 1200 "conformance, release" cargo test --locked --no-fail-fast --release --test conformance
 fi
-suite 900 "C" c-tests/run.sh
+suite 900 "C" c-tests/run.sh build/c-tests "$RELEASE"
 suite 600 "examples" scripts/test-examples.sh
 
 heading "result"
