@@ -8,7 +8,8 @@
  * - Pointers are checked for NULL; a pointer to a buffer is ignored where the length of the buffer
  *   is 0. Every other pointer must be valid for what the function does with it. Buffers of
  *   operations may have any alignment. A misaligned handle or output pointer is FMI_ERR_ARG.
- * - Outputs are written on success only; a handle output is NULL (of an fmi_op: 0) on failure.
+ * - Outputs are written on success only; a handle output is NULL (of an fmi_op: 0) on failure. Not so
+ *   the buffers that an operation receives into: after a failure their content is unspecified.
  * - Texts are NUL-terminated UTF-8; they are copied.
  * - Lengths are in bytes, times in milliseconds.
  * - Any function that returns a status may return FMI_ERR_INTERNAL, for a bug in FMI.
@@ -851,8 +852,9 @@ fmi_status fmi_comm_set_timeout(fmi_comm *comm, uint32_t timeout_ms);
  * @param comm  the communicator.
  * @param name  the channel's name, such as "Direct", NUL-terminated UTF-8, the same on all ranks;
  *              NULL = the policy chooses.
- * @return FMI_OK; FMI_ERR_ARG where no such channel is enabled, or name is not UTF-8; FMI_ERR_NULL;
- *         FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+ * @return FMI_OK; FMI_ERR_ARG where there is no such channel, or name is not UTF-8;
+ *         FMI_ERR_UNSUPPORTED where it is not enabled; FMI_ERR_NULL; FMI_ERR_BUSY;
+ *         FMI_ERR_REENTRANT.
  */
 fmi_status fmi_comm_set_channel(fmi_comm *comm, const char *name);
 

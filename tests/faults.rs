@@ -678,3 +678,35 @@ fn nothing_is_left_behind() {
         assert!(status.success());
     });
 }
+
+/// The child of a fork is told that the communicator is not its own, and what it
+/// does with it does not disturb the parent.
+#[test]
+fn a_forked_child_has_no_part_in_the_job() {
+    watched(LIMIT, || {
+        job(Channel::Direct, 2, |comm| {
+            comm.barrier().unwrap();
+            if comm.rank() == 0 {
+                // SAFETY: the child calls nothing that another thread of the
+                // parent may hold a lock of, and ends by `_exit`.
+                match unsafe { libc::fork() } {
+                    0 => {
+                        let told = comm.barrier().is_err_and(|error| error.kind() == ErrorKind::Forked);
+                        drop(comm);
+                        // SAFETY: ends the child at once.
+                        unsafe { libc::_exit(if told { 0 } else { 1 }) };
+                    }
+                    child => {
+                        let mut status = 1;
+                        // SAFETY: the child is ours, the status is an int.
+                        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                        assert_eq!(status, 0);
+                    }
+                }
+            }
+            let mut sum = [0];
+            comm.allreduce(&[1], &mut sum, &Op::SUM).unwrap();
+            assert_eq!(sum, [2]);
+        });
+    });
+}

@@ -290,8 +290,9 @@ pub unsafe extern "C" fn fmi_comm_set_timeout(comm: *mut fmi_comm, timeout_ms: u
 /// @param comm  the communicator.
 /// @param name  the channel's name, such as "Direct", NUL-terminated UTF-8, the same on all ranks;
 ///              NULL = the policy chooses.
-/// @return FMI_OK; FMI_ERR_ARG where no such channel is enabled, or name is not UTF-8; FMI_ERR_NULL;
-///         FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+/// @return FMI_OK; FMI_ERR_ARG where there is no such channel, or name is not UTF-8;
+///         FMI_ERR_UNSUPPORTED where it is not enabled; FMI_ERR_NULL; FMI_ERR_BUSY;
+///         FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_set_channel(comm: *mut fmi_comm, name: *const c_char) -> fmi_status {
     // SAFETY: a live communicator and, unless NULL, a NUL-terminated text, as the header demands.

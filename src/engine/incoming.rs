@@ -499,6 +499,10 @@ impl Engine {
     /// The message that came first of those that the receive takes, off its
     /// queue.
     fn find_early(&mut self, source: Option<u32>, selector: &Selector) -> Option<MessageKey> {
+        // Every early message has a charge, or waits for one.
+        if self.unexpected_bytes == 0 && self.waiting.is_empty() {
+            return None;
+        }
         let (context, tag) = match (selector, source) {
             (Selector::Collective(envelope), Some(peer)) => {
                 let key = self.early_steps.remove(&(peer, envelope.id))?;
@@ -508,9 +512,6 @@ impl Engine {
             (Selector::Collective(_), None) => return None,
             (Selector::PointToPoint { context, tag }, _) => (*context, *tag),
         };
-        if self.unexpected.is_empty() {
-            return None;
-        }
         let position = |peer: u32| {
             let queue = self.unexpected.get(&(context, peer))?;
             let takes = |key: &MessageKey| tag.is_none_or(|tag| self.messages[key.0].envelope.id.tag == tag);
