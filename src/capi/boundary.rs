@@ -366,3 +366,40 @@ pub(super) unsafe fn copy_text(text: &str, buf: *mut c_char, len: usize) -> usiz
     }
     text.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::{null, null_mut};
+
+    use super::*;
+    use crate::capi::collective::fmi_barrier;
+    use crate::capi::communicator::{fmi_comm_create, fmi_comm_destroy};
+    use crate::capi::error::fmi_last_error_message;
+    use crate::capi::point_to_point::{fmi_recv, fmi_send};
+    use crate::capi::status::{FMI_ERR_INTERNAL, FMI_ERR_POISONED};
+
+    #[test]
+    fn a_panic_stops_at_the_wall_and_poisons_the_communicator() {
+        let config = cr#"{"backends":{"Memory":{"enabled":true}}}"#;
+        let mut comm = null_mut();
+        let mut text: [c_char; 200] = [0; 200];
+        let (sent, mut received) = (7u8, 0u8);
+        // SAFETY: the pointers are to live locals, and `comm` is live from its
+        // creation to its destruction.
+        unsafe {
+            assert_eq!(fmi_comm_create(0, 1, config.as_ptr(), c"wall".as_ptr(), 0, &mut comm), FMI_OK);
+            assert_eq!(on_comm(comm, |_| panic!("on purpose")), FMI_ERR_INTERNAL);
+            fmi_last_error_message(text.as_mut_ptr(), text.len());
+            assert!(CStr::from_ptr(text.as_ptr()).to_str().unwrap().contains("on purpose"));
+            assert_eq!(fmi_barrier(comm), FMI_ERR_POISONED);
+            assert_eq!(fmi_send(comm, (&raw const sent).cast(), 1, 0), FMI_OK);
+            assert_eq!(fmi_recv(comm, (&raw mut received).cast(), 1, 0), FMI_OK);
+            fmi_comm_destroy(comm);
+        }
+        assert_eq!(received, sent);
+        assert_eq!(guarded(|| panic!("on purpose")), FMI_ERR_INTERNAL);
+        assert_eq!(query(|| panic!("on purpose")), FMI_ERR_INTERNAL);
+        // SAFETY: a null handle is refused.
+        assert_ne!(unsafe { on_comm(null(), |_| Ok(())) }, FMI_OK);
+    }
+}
