@@ -533,11 +533,13 @@ impl Core {
             }
         }
         match self.patience.step(now - idle.since) {
-            Step::Spin => std::hint::spin_loop(),
-            // SAFETY: a plain system call.
-            Step::Yield => unsafe {
-                libc::sched_yield();
-            },
+            // The kernel wakes a rank on the processor of the one that woke it,
+            // and then takes both for busy there: without a yield now and then
+            // they would spin in turn, one waiting for the other's 200 us.
+            // (Measured: 187 us instead of 9 for an allreduce of two ranks.)
+            Step::Spin if !overdue => std::hint::spin_loop(),
+            Step::Spin => yield_processor(),
+            Step::Yield => yield_processor(),
             Step::Park => {
                 if self.park(remaining, now)? {
                     idle.since = Instant::now();
@@ -729,6 +731,11 @@ impl Core {
             self.unlink(peer, lost("this rank closes"));
         }
     }
+}
+
+fn yield_processor() {
+    // SAFETY: a plain system call; it cannot fail.
+    unsafe { libc::sched_yield() };
 }
 
 fn lost(why: &str) -> Error {
