@@ -464,7 +464,9 @@ impl Core {
                         self.unlink(peer, error);
                         return true;
                     }
-                    if count < landing.length() + self.staging.len() {
+                    // The rest of a message that has begun is on its way.
+                    let is_drained = count < landing.length() + self.staging.len();
+                    if is_drained && !self.engine.is_amid_payload(peer) {
                         break;
                     }
                 }

@@ -136,6 +136,11 @@ impl Landing {
 
 /// The stream.
 impl Engine {
+    /// Whether a frame from `peer` has come of which payload is missing.
+    pub(crate) fn is_amid_payload(&self, peer: u32) -> bool {
+        self.peers[peer as usize].inbox.payload > 0
+    }
+
     /// Where the next bytes from `peer` may be put. [`landed`](Self::landed)
     /// says how many were, before anything else happens in the engine.
     pub(crate) fn landing(&mut self, peer: u32) -> Landing {
