@@ -37,7 +37,8 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(5);
 const LAST_BACKOFF: Duration = Duration::from_millis(200);
 
-/// Connections that have not said who they are yet; more are not accepted.
+/// Connections that have not said who they are yet; a further one takes the
+/// place of the oldest.
 const MAX_STRANGERS: usize = 64;
 
 /// How often a name that is being resolved is asked for.
@@ -190,10 +191,13 @@ impl Connector {
             Server::Resolving(_) => Some(Instant::now() + RESOLVER_INTERVAL),
             _ => None,
         };
-        let retries = self.pairings.iter().map(|(_, pairing)| match pairing.socket {
-            Some(_) => pairing.deadline,
-            None => pairing.retry.min(pairing.deadline),
-        });
+        // When to give up a peer stands in `wanted`, not in its pairings.
+        let retries =
+            self.pairings.iter().filter_map(|(_, pairing)| match (&pairing.socket, pairing.target) {
+                (None, _) => Some(pairing.retry),
+                (Some(_), None) => Some(pairing.deadline),
+                (Some(_), Some(_)) => None,
+            });
         server.into_iter().chain(retries).chain(self.wanted.values().copied().flatten()).min()
     }
 
@@ -574,9 +578,18 @@ impl Connector {
         let mut moved = false;
         while let Ok((socket, _)) = listener.accept() {
             moved = true;
-            let strangers = self.pairings.iter().filter(|(_, pairing)| pairing.target.is_none()).count();
-            if strangers >= MAX_STRANGERS || socket.set_nonblocking(true).is_err() {
+            if socket.set_nonblocking(true).is_err() {
                 continue;
+            }
+            // The one that has been silent longest makes room: a peer speaks at
+            // once, and must find a place however many strangers there are.
+            let strangers = self.pairings.iter().filter(|(_, pairing)| pairing.target.is_none());
+            let count = strangers.clone().count();
+            let oldest = strangers.min_by_key(|(_, pairing)| pairing.deadline).map(|(key, _)| key);
+            if count >= MAX_STRANGERS
+                && let Some(socket) = oldest.and_then(|key| self.pairings.remove(key).socket)
+            {
+                poller.remove(socket.as_raw_fd());
             }
             let entry = self.pairings.vacant_entry();
             let token = Token::Pairing(entry.key() as u32);

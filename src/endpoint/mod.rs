@@ -227,7 +227,6 @@ impl Endpoint {
         let entered = self.enter()?;
         self.closed.store(true, Ordering::Release);
         let mut core = entered.core.borrow_mut();
-        core.start_leaving();
         let outcome = core.finish_leaving(&mut deadline);
         core.leave_transport();
         outcome
@@ -276,11 +275,16 @@ impl<'a> Entered<'a> {
             if deadline.remaining(now) == Some(Duration::ZERO) {
                 return Err(Stop::Timeout);
             }
+            if is_first && core.signals.drain() {
+                drop(core);
+                self.answer_wake(true)?;
+                continue;
+            }
             let idle = idle.get_or_insert(Idle { since: now, looked: now });
             core.idle(idle, deadline.remaining(now), now).map_err(Stop::Failed)?;
             if std::mem::take(&mut core.woken) {
                 drop(core);
-                self.answer_wake(is_first)?;
+                self.answer_wake(false)?;
             }
         }
     }
@@ -679,19 +683,14 @@ impl Core {
 
 /// Leaving.
 impl Core {
-    fn start_leaving(&mut self) {
-        for peer in self.linked.clone() {
-            self.engine.say_goodbye(peer);
-            self.flush(peer);
-        }
-    }
-
     fn finish_leaving(&mut self, deadline: &mut Deadline) -> Result<()> {
         let start = Instant::now();
         let mut shut = vec![false; self.links.len()];
         loop {
             let mut unheard = None;
             for peer in self.linked.clone() {
+                // Once for each: also where the link was made only now.
+                self.engine.say_goodbye(peer);
                 self.touch(peer);
                 let Some(linked) = &mut self.links[peer as usize] else { continue };
                 let has_output = self.engine.has_output(peer);

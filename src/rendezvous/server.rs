@@ -905,7 +905,11 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     let hello = Client::new(request()).unwrap().outgoing().to_vec();
-                    while !stop.load(Ordering::Relaxed) {
+                    // Bounded, so that it ends also where the others get no time.
+                    for _ in 0..2000 {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
                         let Ok(mut socket) = Socket::connect(server.local_addr()) else { continue };
                         let _ = socket.write_all(&hello);
                         SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
