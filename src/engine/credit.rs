@@ -110,9 +110,14 @@ impl Ledger {
     }
 
     /// The counters for a frame that is about to leave.
-    pub(super) fn announce(&mut self) -> (u32, u32) {
-        self.announced = self.returned;
+    pub(super) fn counters(&self) -> (u32, u32) {
         (self.returned.bytes, self.returned.messages)
+    }
+
+    /// A frame with these counters is on its way: not before, as a frame that was
+    /// made may be withdrawn before its first byte leaves.
+    pub(super) fn announce(&mut self, (bytes, messages): (u32, u32)) {
+        self.announced = Amount { bytes, messages };
     }
 
     /// Whether more than half of the window waits to be announced.
@@ -171,7 +176,8 @@ mod tests {
             assert!(ledger.receive(Amount { bytes: 1, messages: 0 }).is_err());
             ledger.give_back(piece);
             assert!(ledger.is_due() && ledger.is_behind());
-            let (bytes, messages) = ledger.announce();
+            let (bytes, messages) = ledger.counters();
+            ledger.announce((bytes, messages));
             assert!(!ledger.is_due() && !ledger.is_behind());
             allowance.update(bytes, messages).unwrap();
         }

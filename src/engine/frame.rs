@@ -164,6 +164,10 @@ impl Header {
         Ok((header, kind))
     }
 
+    pub(crate) fn is(&self, kind: Kind) -> bool {
+        self.kind == kind as u8
+    }
+
     pub(crate) fn id(&self) -> MessageId {
         MessageId {
             context: self.context.get(),

@@ -1,6 +1,7 @@
 //! The receiving half: parsing what comes, matching it with receives, keeping
 //! what nobody has asked for yet.
 
+use std::collections::hash_map::Entry;
 use std::mem;
 use std::ptr::NonNull;
 
@@ -264,6 +265,10 @@ impl Engine {
     }
 
     fn receive_header(&mut self, peer: u32, header: &Header, kind: Kind) -> Result<()> {
+        if let LinkState::Lost(why) = &self.peers[peer as usize].link {
+            // The engine itself may have given the peer up, half way in a frame.
+            return Err(why.clone());
+        }
         let (bytes, messages) = header.credit();
         self.peers[peer as usize].allowance.update(bytes, messages)?;
         let has_message = matches!(kind, Kind::Eager | Kind::Rts | Kind::Data);
@@ -276,7 +281,7 @@ impl Engine {
             Kind::Cts => self.receive_grant(peer, header.id()),
             Kind::Cancel => self.receive_cancel(peer, header.id()),
             Kind::Abort => self.receive_abort(peer, header),
-            Kind::Goodbye => self.peer_left(peer),
+            Kind::Goodbye => self.receive_goodbye(peer),
             Kind::Credit | Kind::Ack => {}
         }
         Ok(())
@@ -322,7 +327,6 @@ impl Engine {
         if header.length() == 0 {
             self.message_complete(key);
         }
-        self.return_credit(peer);
         Ok(())
     }
 
@@ -558,12 +562,13 @@ impl Engine {
         self.uncharge(key);
         let posted = &self.recvs[recv.0];
         let message = &mut self.messages[key.0];
+        let id = message.envelope.id;
         if let Some(error) = refusal(posted, message) {
             self.fail_recv(recv, error);
+            self.note_move(id);
             return self.discard(key);
         }
         let buffer = posted.buffer;
-        let id = message.envelope.id;
         match mem::replace(&mut message.storage, Storage::User(buffer)) {
             Storage::Owned(bytes) => {
                 // SAFETY: the message fits the receive's buffer, which its owner
@@ -647,17 +652,19 @@ impl Engine {
     /// A message is no longer among those that nobody has asked for: its room
     /// goes to those that found none when they came.
     fn uncharge(&mut self, key: MessageKey) {
+        let arrival = self.messages[key.0].arrival;
         let charge = mem::take(&mut self.messages[key.0].charge);
-        self.unexpected_bytes -= charge;
-        if self.waiting.is_empty() {
+        if charge == 0 {
+            let at = self.waiting.binary_search_by_key(&arrival, |other| self.messages[other.0].arrival);
+            if let Ok(at) = at {
+                self.waiting.remove(at);
+            }
             return;
         }
-        self.waiting.retain(|other| *other != key);
-        for other in self.waiting.clone() {
-            if self.take_over(other) {
-                self.waiting.retain(|waiting| *waiting != other);
-            }
-        }
+        self.unexpected_bytes -= charge;
+        let mut waiting = mem::take(&mut self.waiting);
+        waiting.retain(|other| !self.take_over(*other));
+        self.waiting = waiting;
     }
 
     /// A message is matched, taken over or thrown away: its credit returns, and
@@ -670,7 +677,6 @@ impl Engine {
             let Envelope { id, operation, .. } = message.envelope;
             self.push_control(peer, Header::control(Kind::Cts, operation, id));
         }
-        self.return_credit(peer);
     }
 
     /// Throws a message away, what has come and what will. It is on no queue.
@@ -728,11 +734,16 @@ impl Engine {
     fn unqueue(&mut self, key: MessageKey) {
         let Message { source, envelope, .. } = self.messages[key.0];
         if envelope.id.collective {
-            if self.early_steps.remove(&(source, envelope.id)).is_some() {
+            // A refused message is on no queue, but one by its name may be.
+            if self.early_steps.get(&(source, envelope.id)) == Some(&key) {
+                self.early_steps.remove(&(source, envelope.id));
                 self.count_early(envelope.id.context, -1);
             }
-        } else if let Some(queue) = self.unexpected.get_mut(&(envelope.id.context, source)) {
-            queue.retain(|other| *other != key);
+        } else if let Entry::Occupied(mut queue) = self.unexpected.entry((envelope.id.context, source)) {
+            queue.get_mut().retain(|other| *other != key);
+            if queue.get().is_empty() {
+                queue.remove();
+            }
         }
     }
 
@@ -743,7 +754,6 @@ impl Engine {
         let mut message = self.messages.remove(key.0);
         let peer = message.source;
         self.peers[peer as usize].ledger.give_back(mem::take(&mut message.owed));
-        self.return_credit(peer);
     }
 
     /// The peer is gone: what had come of a message is of no use.
@@ -763,6 +773,9 @@ impl Engine {
     /// Takes a message from this rank to itself: to the receive that waits for
     /// it, else kept; where there is no room, it stays with its sender.
     pub(super) fn arrive_from_self(&mut self, send: SendKey, envelope: Envelope, length: usize) {
+        if self.failure_of(envelope.id.collective.then_some(envelope.id.context)).is_some() {
+            return self.self_send_done(send);
+        }
         let arrival = self.tick();
         let key = MessageKey(self.messages.insert(Message {
             source: self.me,

@@ -66,8 +66,10 @@ enum LinkState {
     /// None yet.
     Absent,
     Open,
-    /// The peer said GOODBYE; its link may still be open.
+    /// The peer said GOODBYE; its link is still open.
     Left,
+    /// The peer left, and there is no link to it any more.
+    Closed,
     /// The link broke.
     Lost(Error),
 }
@@ -91,7 +93,21 @@ struct Peer {
 
 impl Peer {
     fn is_busy(&self) -> bool {
-        self.expected > 0 || self.sending > 0 || !self.outbox.is_empty() || !self.incomplete.is_empty()
+        self.expected > 0 || self.sending > 0 || self.has_output() || !self.incomplete.is_empty()
+    }
+
+    fn has_output(&self) -> bool {
+        !self.outbox.is_empty() || self.owes_credit()
+    }
+
+    /// Whether the peer must be told of returned credit: when it misses more
+    /// than half of its window. One that leaves waits to hear of every message.
+    fn owes_credit(&self) -> bool {
+        match self.link {
+            LinkState::Open => self.ledger.is_due(),
+            LinkState::Left => self.ledger.is_behind(),
+            LinkState::Absent | LinkState::Closed | LinkState::Lost(_) => false,
+        }
     }
 }
 
@@ -180,12 +196,12 @@ impl Engine {
     }
 
     pub(crate) fn has_output(&self, peer: u32) -> bool {
-        !self.peers[peer as usize].outbox.is_empty()
+        self.peers[peer as usize].has_output()
     }
 
     /// Whether the peer has said that it leaves, or its link is gone.
     pub(crate) fn is_gone(&self, peer: u32) -> bool {
-        matches!(self.peers[peer as usize].link, LinkState::Left | LinkState::Lost(_))
+        matches!(self.peers[peer as usize].link, LinkState::Left | LinkState::Closed | LinkState::Lost(_))
     }
 
     /// Whether messages to `peer` may not have been read by it yet.
@@ -209,8 +225,8 @@ impl Engine {
         let entry = &mut self.peers[peer as usize];
         let why = why.with_peer(peer);
         match entry.link {
-            LinkState::Lost(_) => return,
-            LinkState::Left => {}
+            LinkState::Lost(_) | LinkState::Closed => return,
+            LinkState::Left => entry.link = LinkState::Closed,
             LinkState::Absent | LinkState::Open => {
                 entry.link = LinkState::Lost(why.clone());
                 let concerned = |(id, entry): (&u64, &Context)| entry.members.contains(&peer).then_some(*id);
@@ -244,18 +260,27 @@ impl Engine {
     fn gone_error(&self, peer: u32) -> Option<Error> {
         match &self.peers[peer as usize].link {
             LinkState::Absent | LinkState::Open => None,
-            LinkState::Left => Some(left_error(peer)),
+            LinkState::Left | LinkState::Closed => Some(left_error(peer)),
             LinkState::Lost(why) => Some(why.clone()),
         }
     }
 
-    /// The peer said GOODBYE, or is known to have left: it neither sends nor
-    /// receives any more. Over an open link it waits to hear that its messages
-    /// have been read.
+    /// A peer without a link is known to have left. Over an open link its own
+    /// GOODBYE says so, behind the messages that it has sent before.
     pub(crate) fn peer_left(&mut self, peer: u32) {
-        self.peers[peer as usize].link = LinkState::Left;
-        self.drop_traffic_of(peer, &left_error(peer));
-        self.return_all_credit(peer);
+        if matches!(self.peers[peer as usize].link, LinkState::Absent) {
+            self.peers[peer as usize].link = LinkState::Closed;
+            self.drop_traffic_of(peer, &left_error(peer));
+        }
+    }
+
+    /// GOODBYE came: the peer neither sends nor receives any more, but waits to
+    /// hear that its messages have been read.
+    fn receive_goodbye(&mut self, peer: u32) {
+        if matches!(self.peers[peer as usize].link, LinkState::Open) {
+            self.peers[peer as usize].link = LinkState::Left;
+            self.drop_traffic_of(peer, &left_error(peer));
+        }
     }
 
     /// Fails what waits for a peer. Whole messages from it stay.

@@ -102,7 +102,6 @@ impl Payload {
 
 /// A frame that is being written.
 struct Frame {
-    kind: Kind,
     header: Header,
     payload: Payload,
     written: usize,
@@ -111,6 +110,16 @@ struct Frame {
     send: Option<SendKey>,
     /// What the frame spent.
     cost: Amount,
+}
+
+impl Frame {
+    /// The request is over: what is left is written from a copy.
+    fn detach(&mut self) {
+        if let Payload::Borrowed(..) = self.payload {
+            self.payload = Payload::Owned(self.payload.bytes().to_vec());
+        }
+        self.send = None;
+    }
 }
 
 /// What is on its way to one peer.
@@ -136,15 +145,16 @@ impl Outbox {
         self.queue.insert(at, Item::Control(header));
     }
 
-    /// Forgets everything; where `finish_frame`, a frame half written is
-    /// finished from a copy, so that the stream stays in step.
-    pub(super) fn clear(&mut self, finish_frame: bool) {
-        self.queue.clear();
-        if finish_frame && let Some(frame) = self.frame.as_mut().filter(|frame| frame.written > 0) {
-            frame.payload = Payload::Owned(frame.payload.bytes().to_vec());
-            frame.send = None;
-        } else {
-            self.frame = None;
+    /// Forgets everything; where `stays_open`, all but our GOODBYE, and a frame
+    /// half written is finished from a copy, so that the stream stays in step.
+    pub(super) fn clear(&mut self, stays_open: bool) {
+        let is_goodbye = |item: &Item| matches!(item, Item::Control(header) if header.is(Kind::Goodbye));
+        self.queue.retain(|item| stays_open && is_goodbye(item));
+        match &mut self.frame {
+            Some(frame) if stays_open && (frame.written > 0 || frame.header.is(Kind::Goodbye)) => {
+                frame.detach();
+            }
+            frame => *frame = None,
         }
     }
 
@@ -232,8 +242,7 @@ impl Engine {
                     peer.allowance.refund(frame.cost);
                     peer.outbox.frame = None;
                 } else {
-                    frame.payload = Payload::Owned(frame.payload.bytes().to_vec());
-                    frame.send = None;
+                    frame.detach();
                     if whole {
                         return Withdrawal::Sent;
                     }
@@ -243,8 +252,6 @@ impl Engine {
         if send.announced {
             self.send_cancel(send.peer, &send.envelope);
         }
-        // The frame that is not sent now might have carried credit.
-        self.return_credit(send.peer);
         Withdrawal::Withdrawn
     }
 
@@ -287,7 +294,12 @@ impl Engine {
             let frame = self.next_frame(peer)?;
             self.peers[peer as usize].outbox.frame = Some(frame);
         }
-        let frame = self.peers[peer as usize].outbox.frame.as_ref().expect("just made");
+        let entry = &mut self.peers[peer as usize];
+        let frame = entry.outbox.frame.as_mut().expect("just made");
+        if frame.written == 0 {
+            let (bytes, messages) = entry.ledger.counters();
+            frame.header.set_credit(bytes, messages);
+        }
         let head = &frame.header.as_bytes()[frame.written.min(HEADER_LEN)..];
         let body = &frame.payload.bytes()[frame.written.saturating_sub(HEADER_LEN)..];
         Some([IoSlice::new(head), IoSlice::new(body)])
@@ -295,9 +307,13 @@ impl Engine {
 
     fn next_frame(&mut self, peer: u32) -> Option<Frame> {
         let entry = &mut self.peers[peer as usize];
-        let mut frame = match entry.outbox.queue.pop_front()? {
+        // Any frame returns credit: one for it alone is made where none waits.
+        let item = match entry.outbox.queue.pop_front() {
+            None if entry.owes_credit() => Item::Control(Header::bare(Kind::Credit)),
+            item => item?,
+        };
+        Some(match item {
             Item::Control(header) => Frame {
-                kind: Kind::Credit,
                 header,
                 payload: Payload::Owned(Vec::new()),
                 written: 0,
@@ -331,38 +347,36 @@ impl Engine {
                 let header = Header::control(kind, operation, id)
                     .with_algorithm(algorithm, signature)
                     .with_length(length, inline);
-                Frame { kind, header, payload, written: 0, send: Some(key), cost }
+                Frame { header, payload, written: 0, send: Some(key), cost }
             }
-        };
-        let (bytes, messages) = entry.ledger.announce();
-        frame.header.set_credit(bytes, messages);
-        Some(frame)
+        })
     }
 
     /// The link took `count` more bytes of what [`output`](Self::output) showed.
     pub(crate) fn written(&mut self, peer: u32, count: usize) {
-        let outbox = &mut self.peers[peer as usize].outbox;
-        let Some(frame) = outbox.frame.as_mut() else { return };
-        let first = frame.written == 0 && count > 0;
+        let entry = &mut self.peers[peer as usize];
+        let Some(frame) = entry.outbox.frame.as_mut().filter(|_| count > 0) else { return };
+        let first = frame.written == 0;
         frame.written += count;
-        let (id, kind, send) = (frame.header.id(), frame.kind, frame.send);
+        let (header, send) = (frame.header, frame.send);
+        if first {
+            entry.ledger.announce(header.credit());
+        }
         if frame.written == HEADER_LEN + frame.payload.len() {
-            outbox.frame = None;
+            entry.outbox.frame = None;
             if let Some(key) = send {
-                self.frame_sent(key, kind);
+                self.frame_sent(key, header.is(Kind::Eager));
             }
         }
-        if first {
-            if let Some(send) = send.and_then(|key| self.sends.get_mut(key.0)) {
-                send.announced = true;
-            }
-            self.note_move(id);
+        if first && let Some(key) = send {
+            self.sends[key.0].announced = true;
+            self.note_move(header.id());
         }
     }
 
-    fn frame_sent(&mut self, key: SendKey, kind: Kind) {
+    fn frame_sent(&mut self, key: SendKey, is_whole: bool) {
         let send = &mut self.sends[key.0];
-        if kind == Kind::Eager {
+        if is_whole {
             send.stage = Stage::Done;
         } else if send.granted {
             self.continue_send(key);
@@ -379,26 +393,6 @@ impl Engine {
         } else {
             send.stage = Stage::Queued;
             self.peers[send.peer as usize].outbox.queue.push_back(Item::Message(key));
-        }
-    }
-
-    /// Queues a CREDIT frame where the peer waits for more than half of its
-    /// window and no other frame is about to tell it.
-    pub(super) fn return_credit(&mut self, peer: u32) {
-        let entry = &mut self.peers[peer as usize];
-        // A frame that is queued carries it when it is made; one that is being
-        // written was made before.
-        if entry.ledger.is_due() && entry.outbox.queue.is_empty() {
-            self.push_control(peer, Header::bare(Kind::Credit));
-        }
-    }
-
-    /// Queues a CREDIT frame for whatever has not been told yet: a peer that
-    /// leaves waits for it.
-    pub(super) fn return_all_credit(&mut self, peer: u32) {
-        let entry = &mut self.peers[peer as usize];
-        if entry.ledger.is_behind() {
-            entry.outbox.push_control_last(Header::bare(Kind::Credit));
         }
     }
 }

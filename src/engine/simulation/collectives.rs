@@ -160,6 +160,69 @@ fn a_failure_is_told_and_point_to_point_goes_on() {
     world.check_invariants();
 }
 
+/// The first frame that comes is of the right call, but of another length.
+#[test]
+fn another_length_poisons_though_nothing_was_taken() {
+    let mut world = world(2);
+    world.engine(0).begin_collective(CONTEXT).unwrap();
+    world.engine(1).begin_collective(CONTEXT).unwrap();
+    let mut buffer = [0u8; 4];
+    let wanted = envelope(Operation::Bcast, 0, 0);
+    let key = world.engine(1).post_recv(Some(0), Selector::Collective(wanted), buffer.as_mut_ptr(), 4);
+    step_to(&mut world, 0, 1, wanted);
+    let Poll::Ready(Err(error)) = outcome(&mut world, 1, key) else { panic!("no mismatch") };
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    let notice = AbortNotice {
+        context: CONTEXT,
+        cause: ErrorKind::Mismatch,
+        cause_rank: 1,
+        about: Some(0),
+        code: 0,
+        operation: Operation::Bcast as u8,
+    };
+    world.engine(1).end_collective(CONTEXT, Some((error, notice)));
+    world.settle();
+    for rank in [0, 1] {
+        let failure = world.engine(rank).context_failure(CONTEXT);
+        assert_eq!(failure.map(Error::kind), Some(ErrorKind::Mismatch), "rank {rank}");
+    }
+}
+
+/// A schedule may post a step to its own rank after the context has failed.
+#[test]
+fn a_step_to_oneself_is_not_kept_for_a_failed_call() {
+    let mut world = world(2);
+    world.engine(0).begin_collective(CONTEXT).unwrap();
+    world.engine(0).link_closed(1, Error::new(ErrorKind::PeerLost, "the connection broke"));
+    let nowhere = std::ptr::NonNull::dangling().as_ptr();
+    let key = world.engine(0).post_send(0, envelope(Operation::Bcast, 0, 0), nowhere, 0);
+    assert!(world.engine(0).poll_send(key).is_ready());
+    assert_eq!(world.engine(0).check_invariants().messages, 0);
+}
+
+/// A frame of a later call, which this rank merely takes over, is no move of the
+/// call that runs.
+#[test]
+fn making_room_for_a_later_call_is_no_move() {
+    let mut world = world(2);
+    let data = vec![0; 2 << 20];
+    world.engine(0).begin_collective(CONTEXT).unwrap();
+    let key = world.engine(1).post_send(0, envelope(Operation::Bcast, 1, 0), data.as_ptr(), data.len());
+    world.settle();
+    assert_eq!(world.engine(1).poll_send(key), Poll::Ready(Ok(())));
+    let notice = AbortNotice {
+        context: CONTEXT,
+        cause: ErrorKind::Timeout,
+        cause_rank: 0,
+        about: None,
+        code: 0,
+        operation: Operation::Bcast as u8,
+    };
+    let error = Error::new(ErrorKind::Timeout, "the deadline passed");
+    world.engine(0).end_collective(CONTEXT, Some((error, notice)));
+    assert_eq!(world.engine(0).begin_collective(CONTEXT), Ok(0));
+}
+
 #[test]
 fn a_call_of_which_nothing_has_moved_may_be_repeated() {
     let mut world = world(2);

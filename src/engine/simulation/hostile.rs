@@ -3,9 +3,11 @@
 use std::io::IoSlice;
 use std::task::Poll;
 
+use zerocopy::IntoBytes;
+
 use super::for_each_seed;
 use super::random::Random;
-use crate::engine::frame::{HEADER_LEN, MessageId};
+use crate::engine::frame::{HEADER_LEN, Header, Kind, MessageId};
 use crate::engine::{Engine, Envelope, Selector};
 use crate::error::ErrorKind;
 use crate::operation::Operation;
@@ -85,4 +87,42 @@ fn mutated_streams_do_no_harm() {
             assert!(matches!(engine.poll_recv(key), Poll::Ready(_)), "a receive from a refused peer waits");
         }
     });
+}
+
+fn frame(kind: Kind, operation: Operation, id: MessageId, length: u64, inline: u32) -> Vec<u8> {
+    let header = Header::control(kind, operation as u8, id).with_length(length, inline);
+    header.as_bytes().to_vec()
+}
+
+/// A message that is withdrawn at once leaves nothing behind, in whichever
+/// context it was.
+#[test]
+fn withdrawn_messages_leave_nothing_behind() {
+    let mut engine = Engine::new(0, 2, 1 << 20);
+    engine.link_opened(1);
+    for context in 0..1000 {
+        let id = MessageId { context, collective: false, sequence: 0, tag: 0 };
+        engine.feed(1, &frame(Kind::Rts, Operation::Send, id, 10, 0)).unwrap();
+        engine.feed(1, &frame(Kind::Cancel, Operation::Send, id, 0, 0)).unwrap();
+    }
+    assert_eq!(engine.check_invariants().messages, 0);
+    assert_eq!(engine.unexpected.len(), 0);
+}
+
+/// A step that was refused while it still comes, and another by the same name:
+/// withdrawing means the first.
+#[test]
+fn a_withdrawn_step_does_not_take_its_namesake_along() {
+    let mut engine = Engine::new(0, 2, 1 << 20);
+    engine.link_opened(1);
+    let id = MessageId { context: 1, collective: true, sequence: 0, tag: 0 };
+    let wanted = Envelope { id, operation: Operation::Bcast as u8, algorithm: 0, signature: 0 };
+    let mut buffer = [0u8; 4];
+    let key = engine.post_recv(Some(1), Selector::Collective(wanted), buffer.as_mut_ptr(), 4);
+    for _ in 0..2 {
+        engine.feed(1, &frame(Kind::Rts, Operation::Bcast, id, 10, 0)).unwrap();
+    }
+    assert!(engine.poll_recv(key).is_ready());
+    engine.feed(1, &frame(Kind::Cancel, Operation::Bcast, id, 0, 0)).unwrap();
+    engine.check_invariants();
 }

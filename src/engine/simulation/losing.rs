@@ -3,11 +3,12 @@
 use super::for_each_seed;
 use super::point_to_point::{some_length, some_limit, some_pace};
 use super::random::Random;
-use super::world::{Outcome, Wanted, World};
+use super::world::{Outcome, Pace, Wanted, World};
 use crate::error::ErrorKind;
 
 const CONTEXT: u64 = 7;
 const COLLECTIVE_CONTEXT: u64 = 8;
+const PACE: Pace = Pace { capacity: 4 << 20, largest_step: 2 << 20 };
 
 /// Two ranks lose each other, each at a time of its own. Their requests with
 /// each other end, whole messages that had come can be received, and what the
@@ -118,4 +119,90 @@ fn a_departure_loses_nothing() {
         assert_eq!(world.failures[0].1, ErrorKind::PeerLeft);
         world.check_deliveries(true);
     });
+}
+
+/// What lies at a peer on credit counts as unread until somebody asks for it,
+/// also when that is after the GOODBYE.
+#[test]
+fn a_leaver_hears_when_its_last_message_is_matched() {
+    for_each_seed(20, |seed| {
+        let mut random = Random::new(seed);
+        let count = random.between(1, 20);
+        let mut world = World::new(seed, 2, 0, some_pace(&mut random, count * 1000));
+        world.open_all_links();
+        for _ in 0..count {
+            world.send(0, 1, CONTEXT, 0, random.between(0, 1000));
+        }
+        world.settle();
+        assert_eq!(world.pending_sends(), 0);
+        world.engine(0).say_goodbye(1);
+        world.settle();
+        assert!(world.engine(0).has_unread_at(1));
+        for _ in 0..count {
+            let wanted = Wanted { rank: 1, source: Some(0), context: CONTEXT, tag: None, capacity: 1000 };
+            world.receive(wanted);
+        }
+        world.settle();
+        assert!(!world.engine(0).has_unread_at(1), "the leaver does not hear that all was read");
+        world.check_deliveries(true);
+        world.close_side(0, 1);
+        world.close_side(1, 0);
+        world.check_end();
+    });
+}
+
+/// Ranks that leave at the same time hear of each other's departure, whatever
+/// was queued and half written when it came.
+#[test]
+fn two_may_leave_at_once() {
+    for_each_seed(60, |seed| {
+        let mut random = Random::new(seed);
+        let mut world = World::new(seed, 2, 256 << 20, some_pace(&mut random, 20_000));
+        world.open_all_links();
+        let mut leaving = [random.below(60), random.below(60)];
+        for step in 0..60 {
+            let rank = world.some_rank();
+            if step < leaving[rank as usize] {
+                world.send(rank, 1 - rank, CONTEXT, 0, random.between(0, 2000));
+            }
+            for rank in [0, 1] {
+                if step == leaving[rank as usize] {
+                    // A caller leaves when its sends are over.
+                    world.cancel_sends_of(rank);
+                    world.engine(rank).say_goodbye(1 - rank);
+                    leaving[rank as usize] = 0;
+                }
+            }
+            for _ in 0..random.below(6) {
+                world.move_some();
+            }
+        }
+        world.settle();
+        for rank in [0, 1] {
+            assert!(world.engine(rank).is_gone(1 - rank), "rank {rank} did not hear that the other left");
+            world.close_side(rank, 1 - rank);
+        }
+        world.drain(&[CONTEXT]);
+        world.check_end();
+    });
+}
+
+/// A frame that was made, but not begun, takes no returned credit with it when
+/// its request is withdrawn.
+#[test]
+fn a_withdrawn_frame_does_not_swallow_credit() {
+    let mut world = World::new(1, 2, 256 << 20, PACE);
+    world.open_all_links();
+    world.send(1, 0, CONTEXT, 0, 10);
+    world.send(0, 1, CONTEXT, 0, 700_000);
+    while world.pending_sends() > 1 {
+        // Rank 1 reads, but its link takes nothing.
+        world.carry(0, 1);
+        world.poll_all();
+    }
+    assert!(world.engine(1).output(0).is_some());
+    world.cancel_sends_of(1);
+    world.settle();
+    world.drain(&[CONTEXT]);
+    world.check_end();
 }

@@ -303,6 +303,14 @@ impl World {
         }
     }
 
+    pub(super) fn cancel_sends_of(&mut self, rank: u32) {
+        for at in (0..self.sendings.len()).rev() {
+            if self.messages[self.sendings[at].message].from == rank {
+                self.cancel_sending(at);
+            }
+        }
+    }
+
     /// Cancels a receive picked at random and returns what it asked for.
     pub(super) fn cancel_some_receive(&mut self) -> Option<Wanted> {
         if self.receivings.is_empty() {
@@ -432,6 +440,12 @@ impl World {
         let count = piece.len();
         bytes.drain(..count);
         Ok(true)
+    }
+
+    /// Moves some bytes one way only.
+    pub(super) fn carry(&mut self, from: u32, to: u32) {
+        self.move_out(from, to);
+        self.move_in(from, to).expect("engines understand each other");
     }
 
     /// Moves some bytes somewhere; whether there were any.
