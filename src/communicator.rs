@@ -262,7 +262,10 @@ impl Communicator {
                     self.abort_context(&entered, code);
                 }
                 // The thread that is inside does it.
-                Err(error) if error.kind() == ErrorKind::Busy => self.signals.request_abort(code),
+                Err(error) if error.kind() == ErrorKind::Busy => {
+                    self.signals.request_abort(code);
+                    self.abort_if_asked(channel);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -370,7 +373,11 @@ impl Communicator {
             let channel = self.choose()?;
             let entered = channel.endpoint.enter()?;
             let mut deadline = Deadline::after(self.timeout(channel));
-            body(channel, &entered, &mut deadline).map_err(|error| located(error, channel, &deadline))
+            let outcome =
+                body(channel, &entered, &mut deadline).map_err(|error| located(error, channel, &deadline));
+            drop(entered);
+            self.abort_if_asked(channel);
+            outcome
         };
         self.keep_error(operation, run())
     }
@@ -669,6 +676,8 @@ impl Communicator {
                 }
             };
             self.end_collective(&entered, operation, outcome.as_ref().err());
+            drop(entered);
+            self.abort_if_asked(channel);
             outcome
         };
         self.keep_error(operation, run())
@@ -715,6 +724,17 @@ impl Communicator {
         drop(core);
         entered.flush();
         error
+    }
+
+    /// Does what another thread asked the last call for, and the call did not do
+    /// any more.
+    fn abort_if_asked(&self, channel: &Channel) {
+        if self.signals.has_abort()
+            && let Ok(entered) = channel.endpoint.enter()
+            && let Some(code) = self.signals.take_abort()
+        {
+            self.abort_context(&entered, code);
+        }
     }
 
     /// The error of a call whose wait ended without its result.

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -13,6 +13,7 @@ pub(crate) struct Signals {
     read: OwnedFd,
     write: OwnedFd,
     abort: Mutex<Option<i32>>,
+    abort_is_pending: AtomicBool,
 }
 
 impl Signals {
@@ -26,7 +27,7 @@ impl Signals {
         }
         // SAFETY: both descriptors are new and ours.
         let [read, write] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
-        Ok(Self { read, write, abort: Mutex::new(None) })
+        Ok(Self { read, write, abort: Mutex::new(None), abort_is_pending: AtomicBool::new(false) })
     }
 
     /// The end to write to.
@@ -50,15 +51,26 @@ impl Signals {
         any
     }
 
-    /// Asks the call that is blocked, if one is, to abort.
+    /// Asks the call that is blocked, if one is, to abort. It may be about to
+    /// return instead: whoever asks then looks whether it has, and a call looks
+    /// at [`has_abort`](Self::has_abort) when it has left the endpoint, so that
+    /// one of the two sees the other.
     pub(crate) fn request_abort(&self, code: i32) {
         self.abort.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+        self.abort_is_pending.store(true, Ordering::SeqCst);
         // SAFETY: one byte is read from a valid address. A full pipe wakes too.
         unsafe { libc::write(self.write.as_raw_fd(), [1u8].as_ptr().cast(), 1) };
     }
 
+    /// Whether an abort that was asked for has not been taken.
+    pub(crate) fn has_abort(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.abort_is_pending.load(Ordering::SeqCst)
+    }
+
     /// The abort that was asked for, once.
     pub(crate) fn take_abort(&self) -> Option<i32> {
+        self.abort_is_pending.store(false, Ordering::SeqCst);
         self.abort.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

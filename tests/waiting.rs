@@ -1,0 +1,91 @@
+//! How a call waits: it costs little, and nothing that happens meanwhile is
+//! missed.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fmi::{Communicator, ErrorKind};
+use support::{Channel, config, server, watched};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn milliseconds(count: u64) -> Option<Duration> {
+    Some(Duration::from_millis(count))
+}
+
+/// Processor time that this thread has used.
+fn used() -> Duration {
+    // SAFETY: a timespec of zeros is a valid one; the call fills it.
+    let time = unsafe {
+        let mut time = std::mem::zeroed::<libc::timespec>();
+        assert_eq!(libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time), 0);
+        time
+    };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// A peer that has joined and then computes leaves the other one asleep, however
+/// long it takes.
+#[test]
+fn waiting_for_a_peer_that_computes_costs_no_processor() {
+    watched(LIMIT, || {
+        let server = server();
+        let config = config(Channel::Direct, Some(&server));
+        let make = |rank| Communicator::create(rank, 2, "computes", &config).unwrap();
+        let (waits, computes) = (make(0), make(1));
+        computes.set_timeout(milliseconds(50)).unwrap();
+        computes.recv(&mut [0u8], 0).unwrap_err();
+        waits.set_timeout(milliseconds(6000)).unwrap();
+        let before = used();
+        let error = waits.recv(&mut [0u8], 1).unwrap_err();
+        let cost = used() - before;
+        println!("6 s of waiting cost {cost:?}");
+        assert_eq!((error.kind(), error.peer()), (ErrorKind::Timeout, Some(1)), "{error}");
+        assert!(cost < Duration::from_millis(1000), "{cost:?}");
+    });
+}
+
+/// An abort that comes while another thread is inside a call that never waits is
+/// told all the same, even if that thread makes no further call.
+#[test]
+fn an_abort_is_never_lost() {
+    watched(LIMIT, || {
+        for round in 0..30 {
+            let config = config(Channel::Memory, None);
+            let make = |rank| Communicator::create(rank, 2, "abort", &config).unwrap();
+            let (aborts, hears) = (make(0), make(1));
+            let stop = AtomicBool::new(false);
+            let hearing = std::thread::spawn(move || {
+                hears.set_timeout(milliseconds(5000)).unwrap();
+                hears.barrier().unwrap_err()
+            });
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        match aborts.send(&[1u8], 1) {
+                            Ok(()) => {}
+                            // The thread that aborts may be inside just now.
+                            Err(error) if error.kind() == ErrorKind::Busy => {}
+                            Err(error) => {
+                                assert_eq!(error.kind(), ErrorKind::Aborted, "{error}");
+                                break;
+                            }
+                        }
+                    }
+                });
+                std::thread::sleep(Duration::from_millis(5));
+                aborts.abort(7).unwrap();
+                stop.store(true, Ordering::Relaxed);
+            });
+            drop(aborts);
+            let error = hearing.join().unwrap();
+            assert_eq!(
+                (error.kind(), error.cause_rank()),
+                (ErrorKind::Aborted, Some(0)),
+                "round {round}: {error}"
+            );
+        }
+    });
+}
