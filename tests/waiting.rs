@@ -89,3 +89,26 @@ fn an_abort_is_never_lost() {
         }
     });
 }
+
+/// The error names the rank that is missing, not one that has done its part.
+#[test]
+fn the_error_names_who_is_missing() {
+    watched(LIMIT, || {
+        support::both_channels(|channel| {
+            support::job(channel, 3, |comm| {
+                comm.barrier().unwrap();
+                let large = vec![0u8; 8 << 20];
+                match comm.rank() {
+                    0 => {
+                        std::thread::sleep(Duration::from_millis(100));
+                        comm.set_timeout(milliseconds(300)).unwrap();
+                        let error = comm.sendrecv(&large, 2, &mut [0u8], 1).unwrap_err();
+                        assert_eq!((error.kind(), error.peer()), (ErrorKind::Timeout, Some(2)), "{error}");
+                    }
+                    1 => comm.send(&[1u8], 0).unwrap(),
+                    _ => std::thread::sleep(Duration::from_millis(800)),
+                }
+            });
+        });
+    });
+}

@@ -656,9 +656,9 @@ impl Core {
 
     fn explain_wait(&self) -> Error {
         let awaited =
-            (0..self.engine.size()).find(|peer| *peer != self.me && self.engine.is_busy_with(*peer));
+            (0..self.engine.size()).find(|peer| *peer != self.me && self.engine.is_incomplete_with(*peer));
         let Some(peer) = awaited else {
-            return match self.engine.is_busy_with(self.me) {
+            return match self.engine.is_incomplete_with(self.me) {
                 true => Error::new(ErrorKind::Timeout, "this rank waits for a message to itself")
                     .with_peer(self.me),
                 false => Error::new(ErrorKind::Timeout, "the deadline passed"),

@@ -447,6 +447,15 @@ impl Engine {
         Some(result)
     }
 
+    /// Whether a receive from `peer` waits for a message, or for the rest of it.
+    pub(super) fn awaits_message_of(&self, peer: u32) -> bool {
+        self.recvs.iter().filter(|(_, recv)| recv.source == Some(peer)).any(|(_, recv)| match &recv.state {
+            RecvState::Posted => true,
+            RecvState::Matched(key) => self.messages[key.0].received < self.messages[key.0].length,
+            RecvState::Failed(_) => false,
+        })
+    }
+
     /// Ends a receive with an error; it is not listed as posted any more.
     pub(super) fn fail_recv(&mut self, key: RecvKey, error: Error) {
         self.recvs[key.0].state = RecvState::Failed(error);

@@ -190,6 +190,13 @@ impl Engine {
         self.peers[peer as usize].is_busy()
     }
 
+    /// Whether a request with `peer` is not over. (One that is over and has not
+    /// been polled since still keeps the engine busy.)
+    pub(crate) fn is_incomplete_with(&self, peer: u32) -> bool {
+        let unsent = self.sends.iter().any(|(_, send)| send.peer == peer && send.result().is_none());
+        unsent || self.awaits_message_of(peer)
+    }
+
     /// Whether a receive from any source is posted: every link matters.
     pub(crate) fn awaits_anyone(&self) -> bool {
         !self.posted_any.is_empty()
