@@ -47,6 +47,41 @@ fn waiting_for_a_peer_that_computes_costs_no_processor() {
     });
 }
 
+/// Two ranks that each wait for a rank they have a link to also make the link
+/// that they want of each other, asleep or not.
+#[test]
+fn a_rank_asleep_has_asked_for_its_links() {
+    watched(LIMIT, || {
+        let server = server();
+        let mut config = config(Channel::Direct, Some(&server));
+        config.set("wait", "park").unwrap();
+        let comms: Vec<_> =
+            (0..4).map(|rank| Communicator::create(rank, 4, "asleep", &config).unwrap()).collect();
+        let [zero, one, two, three] = &comms[..] else { unreachable!() };
+        std::thread::scope(|scope| {
+            for (from, to) in [(zero, one), (two, three)] {
+                scope.spawn(|| from.send(&[1u8], to.rank()).unwrap());
+                scope.spawn(|| to.recv(&mut [0u8], from.rank()).unwrap());
+            }
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                zero.set_timeout(milliseconds(1000)).unwrap();
+                let error = zero.sendrecv(&[7u8], 2, &mut [0u8], 1).unwrap_err();
+                assert_eq!((error.kind(), error.peer()), (ErrorKind::Timeout, Some(1)), "{error}");
+            });
+            two.set_timeout(milliseconds(1500)).unwrap();
+            // More than rank 3 takes unasked.
+            let large = vec![0u8; 8 << 20];
+            let mut got = [0u8];
+            let error = two.sendrecv(&large, 3, &mut got, 0).unwrap_err();
+            assert_eq!((error.kind(), error.peer()), (ErrorKind::Timeout, Some(3)), "{error}");
+            two.recv(&mut got, 0).unwrap();
+            assert_eq!(got, [7]);
+        });
+    });
+}
+
 /// An abort that comes while another thread is inside a call that never waits is
 /// told all the same, even if that thread makes no further call.
 #[test]

@@ -180,6 +180,15 @@ impl Connector {
             || !self.outcomes.is_empty()
     }
 
+    /// Whether there is something to do at once, of which no event will tell:
+    /// before a call sleeps, it is done.
+    pub(super) fn has_unfinished_business(&self) -> bool {
+        let has_words = self.client.as_ref().is_some_and(|client| !client.outgoing().is_empty());
+        matches!(self.server, Server::Resolving(_))
+            || has_words && matches!(self.server, Server::Open { .. })
+            || !self.outcomes.is_empty()
+    }
+
     pub(super) fn next_outcome(&mut self) -> Option<Outcome> {
         self.outcomes.pop_front()
     }

@@ -531,7 +531,9 @@ impl Core {
     fn idle(&mut self, idle: &mut Idle, remaining: Option<Duration>, now: Instant) -> Result<()> {
         let awaited = self.linked.iter().any(|peer| self.engine.is_busy_with(*peer));
         let overdue = now - idle.looked >= WIDE_LOOK;
-        if overdue || !awaited || self.engine.awaits_anyone() {
+        let pressing =
+            matches!(&self.transport, Transport::Direct(connector) if connector.has_unfinished_business());
+        if overdue || !awaited || pressing || self.engine.awaits_anyone() {
             idle.looked = now;
             if self.look(Some(Duration::ZERO))? {
                 idle.since = now;
