@@ -125,6 +125,46 @@ fn an_abort_is_never_lost() {
     });
 }
 
+/// A connection whose handshake was under way when its rank went to compute is
+/// still good when that rank comes back.
+#[test]
+fn a_handshake_outlives_a_computation() {
+    watched(LIMIT, || {
+        let server = server();
+        let config = config(Channel::Direct, Some(&server));
+        std::thread::scope(|scope| {
+            for pair in 0..60u64 {
+                let config = &config;
+                let name = format!("handshake-{pair}");
+                let make = move |rank| Communicator::create(rank, 2, &name, config).unwrap();
+                let (sends, receives) = (make(0), make(1));
+                scope.spawn(move || {
+                    sends.set_timeout(milliseconds(1 + pair % 2)).unwrap();
+                    let start = Instant::now();
+                    while let Err(error) = sends.send(&[pair], 1) {
+                        assert!(start.elapsed() < Duration::from_secs(20), "pair {pair}: {error}");
+                        std::thread::sleep(Duration::from_millis(pair % 5));
+                    }
+                    sends.close(milliseconds(15_000)).unwrap();
+                });
+                scope.spawn(move || {
+                    let mut got = [0];
+                    receives.set_timeout(milliseconds(1 + pair % 3)).unwrap();
+                    for _ in 0..pair % 8 {
+                        let _ = receives.recv(&mut got, 0);
+                    }
+                    if got == [0] {
+                        std::thread::sleep(Duration::from_millis(5500));
+                        receives.set_timeout(milliseconds(10_000)).unwrap();
+                        receives.recv(&mut got, 0).unwrap_or_else(|error| panic!("pair {pair}: {error}"));
+                    }
+                    assert_eq!(got, [pair]);
+                });
+            }
+        });
+    });
+}
+
 /// The error names the rank that is missing, not one that has done its part.
 #[test]
 fn the_error_names_who_is_missing() {

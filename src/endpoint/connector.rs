@@ -87,10 +87,12 @@ enum Server {
     Connecting {
         socket: Socket,
         others: Vec<SocketAddr>,
+        since: Instant,
     },
     Open {
         socket: Socket,
         watched: Interest,
+        since: Instant,
     },
     /// Broken or refused: the next try.
     Waiting {
@@ -359,14 +361,14 @@ impl Connector {
             Ok(socket)
         });
         match started {
-            Ok(socket) => self.server = Server::Connecting { socket, others: addresses },
+            Ok(socket) => self.server = Server::Connecting { socket, others: addresses, since: now },
             Err(_) if !addresses.is_empty() => self.connect_server(poller, addresses, now),
             Err(error) => self.server_unreachable(error, now),
         }
     }
 
     fn finish_connecting(&mut self, poller: &Poller, now: Instant) -> bool {
-        let Server::Connecting { socket, others } = &mut self.server else { return false };
+        let Server::Connecting { socket, others, .. } = &mut self.server else { return false };
         let others = std::mem::take(others);
         match connected(socket) {
             Ok(false) => {
@@ -384,7 +386,8 @@ impl Connector {
                 return true;
             }
         }
-        let Server::Connecting { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) else {
+        let Server::Connecting { socket, since, .. } = std::mem::replace(&mut self.server, Server::Idle)
+        else {
             return false;
         };
         if let Err(error) = self.greet_server(poller, &socket) {
@@ -392,7 +395,7 @@ impl Connector {
             self.fail_all(&error);
             return true;
         }
-        self.server = Server::Open { socket, watched: Interest::Write };
+        self.server = Server::Open { socket, watched: Interest::Write, since };
         self.write_to_server(poller);
         true
     }
@@ -438,7 +441,7 @@ impl Connector {
         let mut moved = false;
         let mut bytes = [0u8; 4096];
         loop {
-            let Server::Open { socket, .. } = &self.server else { return true };
+            let Server::Open { socket, since, .. } = &self.server else { return true };
             match recv_from(socket, &mut bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -454,7 +457,15 @@ impl Connector {
                 Ok(count) => {
                     moved = true;
                     let client = self.client.as_mut().expect("an open connection has a client");
+                    let had_time = now.saturating_duration_since(*since) < HANDSHAKE_PATIENCE;
+                    let is_member = client.is_member();
                     if let Err(error) = client.receive(&bytes[..count]) {
+                        if !had_time && !is_member && error.kind() == ErrorKind::Protocol {
+                            // The server does not wait for a rank that computes
+                            // in the middle of its join: it joins anew.
+                            self.server_broke(poller, io::Error::other(error.message().to_owned()), now);
+                            return true;
+                        }
                         self.server_refused(poller, error);
                         return true;
                     }
@@ -467,7 +478,7 @@ impl Connector {
     }
 
     fn write_to_server(&mut self, poller: &Poller) {
-        let Server::Open { socket, watched } = &mut self.server else { return };
+        let Server::Open { socket, watched, .. } = &mut self.server else { return };
         let Some(client) = &mut self.client else { return };
         while !client.outgoing().is_empty() {
             match send_to(socket, client.outgoing()) {
@@ -632,10 +643,11 @@ impl Connector {
     fn service_pairing(&mut self, poller: &Poller, key: usize, now: Instant) -> bool {
         let pairing = &mut self.pairings[key];
         let stale = pairing.target.is_some_and(|(peer, _)| !self.wanted.contains_key(&peer));
-        if stale || now >= pairing.deadline && pairing.target.is_none() {
+        if stale {
             self.drop_pairing(poller, key);
             return false;
         }
+        let is_late = pairing.target.is_none() && now >= pairing.deadline;
         if pairing.socket.is_none() {
             if now < pairing.retry {
                 return false;
@@ -648,6 +660,12 @@ impl Connector {
             return true;
         }
         match self.advance_pairing(poller, key) {
+            // Late only if it is still silent: it may have spoken in time, while
+            // this rank was outside of FMI calls.
+            Ok(Progress::Nothing) if is_late => {
+                self.drop_pairing(poller, key);
+                false
+            }
             Ok(Progress::Nothing) => false,
             Ok(Progress::Moved) => true,
             Ok(Progress::Finished(peer)) => {
