@@ -13,6 +13,8 @@ mod patience;
 mod poller;
 mod requests;
 mod signals;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::io;
@@ -44,7 +46,8 @@ const STAGING: usize = 16 << 10;
 /// How often a waiting call that spins looks at everything else.
 const WIDE_LOOK: Duration = Duration::from_micros(10);
 
-/// After how many moves in a row a call looks at its deadline.
+/// After how many moves in a row a call looks at its deadline, and at everything
+/// else.
 const MOVES_PER_LOOK: u32 = 256;
 
 /// How long a departure waits for peers that are not in a call, once everything
@@ -258,17 +261,32 @@ impl<'a> Entered<'a> {
         let mut context = Context::from_waker(Waker::noop());
         let mut idle: Option<Idle> = None;
         let mut moves = 0;
+        let mut overdue = false;
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return Ok(output);
+            }
+            if overdue {
+                return Err(Stop::Timeout);
             }
             let mut core = self.core.borrow_mut();
             if core.progress() {
                 idle = None;
                 moves += 1;
-                if moves % MOVES_PER_LOOK != 0 {
-                    continue;
+                if moves % MOVES_PER_LOOK == 0 {
+                    // Not the end yet, and no time to sleep: what moved last may
+                    // be what the future waits for.
+                    let is_first = deadline.started.is_none();
+                    overdue = deadline.remaining(Instant::now()) == Some(Duration::ZERO);
+                    let is_stale = is_first && core.signals.drain();
+                    core.look(Some(Duration::ZERO)).map_err(Stop::Failed)?;
+                    let is_woken = std::mem::take(&mut core.woken);
+                    if is_stale || is_woken {
+                        drop(core);
+                        self.answer_wake(!is_woken)?;
+                    }
                 }
+                continue;
             }
             let now = Instant::now();
             let is_first = deadline.started.is_none();
