@@ -41,6 +41,14 @@ const LAST_BACKOFF: Duration = Duration::from_millis(200);
 /// place of the oldest.
 const MAX_STRANGERS: usize = 64;
 
+/// How many connections are accepted at a time: each is looked at before it may
+/// have to make room.
+const ACCEPTED_AT_ONCE: usize = MAX_STRANGERS / 2;
+
+/// Of the kernel, which may cap it: peers come while this rank computes, and
+/// strangers with them.
+const BACKLOG: i32 = 4096;
+
 /// How often a name that is being resolved is asked for.
 const RESOLVER_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -596,7 +604,8 @@ impl Connector {
     fn accept(&mut self, poller: &Poller, now: Instant) -> bool {
         let (Some(listener), Some(identity)) = (&self.listener, &self.identity) else { return false };
         let mut moved = false;
-        while let Ok((socket, _)) = listener.accept() {
+        for _ in 0..ACCEPTED_AT_ONCE {
+            let Ok((socket, _)) = listener.accept() else { break };
             moved = true;
             if socket.set_nonblocking(true).is_err() {
                 continue;
@@ -605,7 +614,8 @@ impl Connector {
             // once, and must find a place however many strangers there are.
             let strangers = self.pairings.iter().filter(|(_, pairing)| pairing.target.is_none());
             let count = strangers.clone().count();
-            let oldest = strangers.min_by_key(|(_, pairing)| pairing.deadline).map(|(key, _)| key);
+            let oldest = strangers.min_by_key(|(_, pairing)| (pairing.is_introduced(), pairing.deadline));
+            let oldest = oldest.map(|(key, _)| key);
             if count >= MAX_STRANGERS
                 && let Some(socket) = oldest.and_then(|key| self.pairings.remove(key).socket)
             {
@@ -787,6 +797,11 @@ impl From<io::Error> for Trouble {
 }
 
 impl Pairing {
+    /// Whether the other side has said who it is.
+    fn is_introduced(&self) -> bool {
+        self.handshake.as_ref().is_some_and(|handshake| handshake.peer().is_some())
+    }
+
     fn try_later(&mut self, poller: &Poller, error: io::Error, now: Instant) {
         if let Some(socket) = self.socket.take() {
             poller.remove(socket.as_raw_fd());
@@ -821,7 +836,7 @@ fn listen_on(local: &SocketAddr) -> io::Result<Socket> {
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     socket.bind(&SocketAddr::new(any, local.port()).into())?;
-    socket.listen(128)?;
+    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
