@@ -18,6 +18,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -79,7 +80,7 @@ pub(crate) enum TransportConfig {
 
 /// One rank of one job.
 pub(crate) struct Endpoint {
-    core: Mutex<RefCell<Core>>,
+    core: ManuallyDrop<Mutex<RefCell<Core>>>,
     closed: AtomicBool,
     generation: u64,
     interrupt: Option<Arc<InterruptFunction>>,
@@ -178,7 +179,7 @@ impl Endpoint {
             woken: false,
         };
         Ok(Self {
-            core: Mutex::new(RefCell::new(core)),
+            core: ManuallyDrop::new(Mutex::new(RefCell::new(core))),
             closed: AtomicBool::new(false),
             generation: fork::generation(),
             interrupt,
@@ -238,10 +239,19 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        // In a forked child the connections are the parent's.
-        if !self.is_forked() && !self.closed.load(Ordering::Acquire) {
+        if self.is_forked() {
+            // The connections are the parent's. A thread of it that was inside
+            // does not exist here, and has left things half done for ever.
+            match self.core.try_lock() {
+                Err(TryLockError::WouldBlock) => return,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().borrow_mut().disown(),
+                Ok(core) => core.borrow_mut().disown(),
+            }
+        } else if !self.closed.load(Ordering::Acquire) {
             let _ = self.close(Deadline::after(Some(LINGER)));
         }
+        // SAFETY: it is dropped here and nowhere else, and not used after this.
+        unsafe { ManuallyDrop::drop(&mut self.core) };
     }
 }
 
@@ -741,6 +751,13 @@ impl Core {
     pub(crate) fn tell_server_of_abort(&mut self, code: i32) {
         if let Transport::Direct(connector) = &mut self.transport {
             connector.abort(&self.poller, code);
+        }
+    }
+
+    /// In a forked child: what goes now leaves no trace with the others.
+    fn disown(&mut self) {
+        if let Transport::Memory(port) = &mut self.transport {
+            port.disown();
         }
     }
 

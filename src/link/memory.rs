@@ -39,6 +39,7 @@ struct Ranks {
 pub(crate) struct MemoryPort {
     job: Arc<MemoryJob>,
     rank: u32,
+    is_ours: bool,
 }
 
 /// The pipes between this rank and one other.
@@ -81,7 +82,7 @@ impl MemoryPort {
             if !ranks.joined[rank as usize] {
                 ranks.joined[rank as usize] = true;
                 ranks.present += 1;
-                return Ok(Self { job: Arc::clone(job), rank });
+                return Ok(Self { job: Arc::clone(job), rank, is_ours: true });
             }
         }
         let doorbells = (0..size).map(|_| Doorbell::new()).collect::<Result<Box<[_]>>>()?;
@@ -90,7 +91,13 @@ impl MemoryPort {
         let ranks = Mutex::new(Ranks { joined, present: 1, pipes: HashMap::new() });
         let job = Arc::new(MemoryJob { key, ranks, doorbells });
         open.push(Arc::clone(&job));
-        Ok(Self { job, rank })
+        Ok(Self { job, rank, is_ours: true })
+    }
+
+    /// The place is another process's: it is not given up here, and no lock is
+    /// taken, which a thread of that process may have held.
+    pub(crate) fn disown(&mut self) {
+        self.is_ours = false;
     }
 
     /// The link to `peer`, which may join later.
@@ -133,6 +140,9 @@ impl MemoryPort {
 
 impl Drop for MemoryPort {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         let mut jobs = lock(&JOBS);
         let mut ranks = lock(&self.job.ranks);
         for (&(from, to), pipe) in &ranks.pipes {
