@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{DirectSettings, InterruptFunction, WaitMode};
 use crate::engine::frame::{FRAGMENT_MAX, HEADER_LEN};
-use crate::engine::{Engine, Envelope, RecvKey, Selector, SendKey};
+use crate::engine::{Engine, Envelope, RecvKey, Selector, SendKey, left_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Link;
 use crate::link::memory::MemoryPort;
@@ -520,6 +520,12 @@ impl Core {
     fn end_of_stream(&mut self, peer: u32) {
         if self.engine.is_gone(peer) {
             self.flush(peer);
+        }
+        if let Transport::Memory(port) = &self.transport
+            && port.has_left(peer)
+        {
+            // It may have had no link to this rank, over which to say so.
+            return self.unlink(peer, left_error(peer));
         }
         self.unlink(peer, lost("it closed its connection without a goodbye"));
     }

@@ -234,6 +234,9 @@ impl Engine {
         match entry.link {
             LinkState::Lost(_) | LinkState::Closed => return,
             LinkState::Left => entry.link = LinkState::Closed,
+            LinkState::Absent | LinkState::Open if why.kind() == ErrorKind::PeerLeft => {
+                entry.link = LinkState::Closed;
+            }
             LinkState::Absent | LinkState::Open => {
                 entry.link = LinkState::Lost(why.clone());
                 let concerned = |(id, entry): (&u64, &Context)| entry.members.contains(&peer).then_some(*id);
@@ -518,6 +521,7 @@ impl Engine {
     }
 }
 
-fn left_error(peer: u32) -> Error {
+/// A peer has left in order.
+pub(crate) fn left_error(peer: u32) -> Error {
     Error::new(ErrorKind::PeerLeft, format!("rank {peer} has left the job")).with_peer(peer)
 }

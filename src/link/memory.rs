@@ -31,6 +31,7 @@ pub(crate) struct MemoryJob {
 
 struct Ranks {
     joined: Box<[bool]>,
+    left: Box<[bool]>,
     present: u32,
     pipes: HashMap<(u32, u32), Arc<Pipe>>,
 }
@@ -88,7 +89,8 @@ impl MemoryPort {
         let doorbells = (0..size).map(|_| Doorbell::new()).collect::<Result<Box<[_]>>>()?;
         let mut joined = vec![false; size as usize].into_boxed_slice();
         joined[rank as usize] = true;
-        let ranks = Mutex::new(Ranks { joined, present: 1, pipes: HashMap::new() });
+        let left = vec![false; size as usize].into_boxed_slice();
+        let ranks = Mutex::new(Ranks { joined, left, present: 1, pipes: HashMap::new() });
         let job = Arc::new(MemoryJob { key, ranks, doorbells });
         open.push(Arc::clone(&job));
         Ok(Self { job, rank, is_ours: true })
@@ -103,17 +105,22 @@ impl MemoryPort {
     /// The link to `peer`, which may join later.
     pub(crate) fn link(&self, peer: u32) -> MemoryLink {
         let mut ranks = lock(&self.job.ranks);
-        MemoryLink {
-            incoming: ranks.pipe(peer, self.rank),
-            outgoing: ranks.pipe(self.rank, peer),
-            job: Arc::clone(&self.job),
-            peer,
+        let (incoming, outgoing) = (ranks.pipe(peer, self.rank), ranks.pipe(self.rank, peer));
+        if ranks.left[peer as usize] {
+            lock(&incoming.state).writer_closed = true;
+            lock(&outgoing.state).reader_closed = true;
         }
+        MemoryLink { incoming, outgoing, job: Arc::clone(&self.job), peer }
     }
 
     /// Whether `peer` has joined.
     pub(crate) fn has_joined(&self, peer: u32) -> bool {
         lock(&self.job.ranks).joined[peer as usize]
+    }
+
+    /// Whether `peer` has joined and gone. It can only go in order.
+    pub(crate) fn has_left(&self, peer: u32) -> bool {
+        lock(&self.job.ranks).left[peer as usize]
     }
 
     /// What the owner's epoll watches while it sleeps.
@@ -145,6 +152,7 @@ impl Drop for MemoryPort {
         }
         let mut jobs = lock(&JOBS);
         let mut ranks = lock(&self.job.ranks);
+        ranks.left[self.rank as usize] = true;
         for (&(from, to), pipe) in &ranks.pipes {
             let mut state = lock(&pipe.state);
             state.writer_closed |= from == self.rank;
