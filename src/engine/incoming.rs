@@ -289,20 +289,20 @@ impl Engine {
 
     /// The head of a message: the whole of a small one.
     fn receive_head(&mut self, peer: u32, header: &Header, kind: Kind) -> Result<()> {
+        let id = header.id();
+        if id.collective && self.early_steps.contains_key(&(peer, id)) {
+            return Err(protocol(format!("step {} of a collective came twice", id.tag)));
+        }
         let inline = header.inline() as usize;
         let on_credit = kind == Kind::Eager || inline > 0;
         let owed = if on_credit { Amount { bytes: header.inline(), messages: 1 } } else { Amount::default() };
         self.peers[peer as usize].ledger.receive(owed)?;
-        let id = header.id();
         let envelope = Envelope {
             id,
             operation: header.operation(),
             algorithm: header.algorithm(),
             signature: header.signature(),
         };
-        if id.collective && self.early_steps.contains_key(&(peer, id)) {
-            return Err(protocol(format!("step {} of a collective came twice", id.tag)));
-        }
         let arrival = self.tick();
         let key = MessageKey(self.messages.insert(Message {
             source: peer,
