@@ -63,11 +63,6 @@ impl Allowance {
         debug_assert!(self.outstanding().fits(WINDOW_BYTES, WINDOW_MESSAGES));
     }
 
-    /// Takes back what was spent on a frame that never left.
-    pub(super) fn refund(&mut self, amount: Amount) {
-        self.spent = self.spent.minus(amount);
-    }
-
     /// Takes the peer's counters; they may only rise, and never above what was
     /// spent.
     pub(super) fn update(&mut self, bytes: u32, messages: u32) -> Result<()> {

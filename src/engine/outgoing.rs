@@ -108,7 +108,7 @@ struct Frame {
     /// The request whose bytes these are; `None` for control frames, and when
     /// the request was cancelled.
     send: Option<SendKey>,
-    /// What the frame spent.
+    /// What the frame spends when its first byte leaves.
     cost: Amount,
 }
 
@@ -239,7 +239,6 @@ impl Engine {
             Stage::InFrame => {
                 let frame = peer.outbox.frame.as_mut().expect("the request is in the frame");
                 if frame.written == 0 {
-                    peer.allowance.refund(frame.cost);
                     peer.outbox.frame = None;
                 } else {
                     frame.detach();
@@ -339,7 +338,6 @@ impl Engine {
                     _ => (send.length as u64, bytes as u32),
                 };
                 let cost = Amount { bytes: if messages > 0 { bytes as u32 } else { 0 }, messages };
-                entry.allowance.spend(cost);
                 // SAFETY: `framed` is at most `length`, so the pointer stays in
                 // the buffer or one past its end.
                 let payload = Payload::Borrowed(unsafe { send.data.add(send.framed) }, bytes);
@@ -360,6 +358,7 @@ impl Engine {
         frame.written += count;
         let (header, send) = (frame.header, frame.send);
         if first {
+            entry.allowance.spend(frame.cost);
             entry.ledger.announce(header.credit());
         }
         if frame.written == HEADER_LEN + frame.payload.len() {

@@ -126,3 +126,21 @@ fn a_withdrawn_step_does_not_take_its_namesake_along() {
     engine.feed(1, &frame(Kind::Cancel, Operation::Bcast, id, 0, 0)).unwrap();
     engine.check_invariants();
 }
+
+/// Credit that comes back for a frame of which no byte has left was never spent.
+#[test]
+fn credit_for_a_frame_that_has_not_left_is_refused() {
+    let mut engine = Engine::new(0, 2, 1 << 20);
+    engine.link_opened(1);
+    let id = MessageId { context: 1, collective: false, sequence: 0, tag: 0 };
+    let envelope = Envelope { id, operation: Operation::Send as u8, algorithm: 0, signature: 0 };
+    let data = [7u8; 100];
+    let key = engine.post_send(1, envelope, data.as_ptr(), data.len());
+    assert!(engine.output(1).is_some());
+    let mut header = Header::bare(Kind::Credit);
+    header.set_credit(100, 1);
+    let error = engine.feed(1, header.as_bytes()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    engine.cancel_send(key);
+    assert_eq!(engine.spent_at(1), (0, 0));
+}
