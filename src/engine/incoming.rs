@@ -922,6 +922,13 @@ fn protocol(what: String) -> Error {
 
 #[cfg(test)]
 impl Engine {
+    /// The messages that are under way from `peer`: their operation, the bytes
+    /// that are missing, and whether these may come.
+    pub(super) fn under_way(&self, peer: u32) -> Vec<(MessageId, u8, usize, bool)> {
+        let messages = self.peers[peer as usize].incomplete.iter().map(|key| &self.messages[key.0]);
+        messages.map(|m| (m.envelope.id, m.envelope.operation, m.length - m.received, m.granted)).collect()
+    }
+
     /// Panics where requests, messages, queues and counters contradict each
     /// other; returns how many bytes are kept for messages.
     pub(super) fn check_incoming(&self) -> u64 {

@@ -7,6 +7,7 @@
 //! `FMI_SEEDS` says how many there are in total.
 
 mod buffer;
+mod busy;
 mod cancelling;
 mod collectives;
 mod hostile;
