@@ -8,6 +8,7 @@
 
 mod buffer;
 mod busy;
+mod calls;
 mod cancelling;
 mod collectives;
 mod hostile;
