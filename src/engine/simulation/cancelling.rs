@@ -3,7 +3,7 @@
 use super::for_each_seed;
 use super::point_to_point::{some_length, some_limit, some_pace};
 use super::random::Random;
-use super::world::{Wanted, World};
+use super::world::{Outcome, Pace, Wanted, World};
 use crate::error::ErrorKind;
 
 const CONTEXT: u64 = 7;
@@ -114,5 +114,69 @@ fn both_sides_may_withdraw() {
             let (sends, receives) = (random.pick(&percents), random.pick(&percents));
             Habits { sends, receives, overlap: random.chance(50) }
         });
+    });
+}
+
+/// A send of more than the credit, withdrawn as soon as `reached` says so of the
+/// bytes that its receiver misses yet; then it is repeated.
+fn withdraw_large(seed: u64, limit: u64, receives_first: bool, reached: impl Fn(usize) -> bool) -> World {
+    const LENGTH: usize = 4 << 20;
+    let pace = Pace { capacity: 200_000, largest_step: 100_000 };
+    let mut world = World::new(seed, 2, limit, pace);
+    world.open_all_links();
+    let wanted = Wanted { rank: 1, source: Some(0), context: CONTEXT, tag: Some(0), capacity: LENGTH };
+    if receives_first {
+        world.receive(wanted);
+    }
+    let first = world.send(0, 1, CONTEXT, 0, LENGTH);
+    let misses = |world: &mut World| world.engine(1).under_way(0).first().map(|(_, _, missing, _)| *missing);
+    while !misses(&mut world).is_some_and(&reached) {
+        world.carry(0, 1);
+        world.carry(1, 0);
+    }
+    world.cancel_sends_of(0);
+    assert_eq!(world.messages[first].outcome, Outcome::Withdrawn);
+    world.send(0, 1, CONTEXT, 0, LENGTH);
+    world.settle();
+    if !receives_first {
+        world.receive(wanted);
+        world.settle();
+    }
+    world
+}
+
+/// Once DATA has begun, the receive that has the message learns that it was
+/// withdrawn; where nobody has it yet, nobody learns of it.
+#[test]
+fn a_message_withdrawn_half_way_is_told_to_its_receive() {
+    for_each_seed(10, |seed| {
+        let mut random = Random::new(seed);
+        let receives_first = random.chance(60);
+        let limit = if receives_first { some_limit(&mut random) } else { 256 << 20 };
+        let still_missing = (3 << 20) - random.between(1, 3 << 19);
+        let mut world = withdraw_large(seed, limit, receives_first, |missing| missing <= still_missing);
+        let kinds: Vec<_> = world.failures.iter().map(|(_, kind)| *kind).collect();
+        let told: &[_] = if receives_first { &[ErrorKind::Cancelled] } else { &[] };
+        assert_eq!(kinds, told);
+        world.drain(&[CONTEXT]);
+        world.check_deliveries(true);
+        world.check_end();
+    });
+}
+
+/// Before that the receive goes back to its place, and takes the message when it
+/// is repeated.
+#[test]
+fn a_message_withdrawn_before_its_data_leaves_the_receive_waiting() {
+    for_each_seed(10, |seed| {
+        let mut random = Random::new(seed);
+        let limit = some_limit(&mut random);
+        // With a pipe and a step in hand: the sender has begun no DATA frame either.
+        let still_missing = (3 << 20) + random.between(300_000, 1 << 20);
+        let world = &mut withdraw_large(seed, limit, true, |missing| missing <= still_missing);
+        assert!(world.failures.is_empty(), "{:?}", world.failures);
+        assert_eq!((world.pending_receives().count(), world.pending_sends()), (0, 0));
+        world.check_deliveries(true);
+        world.check_end();
     });
 }
