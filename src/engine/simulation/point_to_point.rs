@@ -4,6 +4,7 @@ use super::for_each_seed;
 use super::random::Random;
 use super::world::{Pace, Wanted, World};
 use crate::engine::WINDOW_BYTES;
+use crate::engine::frame::HEADER_LEN;
 
 const MIB: usize = 1 << 20;
 
@@ -12,7 +13,7 @@ pub(super) fn some_length(random: &mut Random, may_be_large: bool) -> usize {
     match random.below(40) {
         0..8 => 0,
         8..14 => 1,
-        14..20 => random.between(47, 49),
+        14..20 => random.between(HEADER_LEN - 1, HEADER_LEN + 1),
         20..26 => 100,
         26 if may_be_large => WINDOW_BYTES as usize - 1 + random.below(3),
         27 if may_be_large && random.chance(30) => random.between(MIB, 4 * MIB),
@@ -106,7 +107,7 @@ fn many_small_messages_need_no_receive() {
         let count = if cfg!(miri) { 1030 } else { random.pick(&[1025, 3000]) };
         let length = random.pick(&[0, 1, 40]);
         let limit = random.pick(&[256 << 20, 256 << 20, 100_000, 0]);
-        let mut world = World::new(seed, 2, limit, some_pace(&mut random, 2 * count * (length + 48)));
+        let mut world = World::new(seed, 2, limit, some_pace(&mut random, 2 * count * (length + HEADER_LEN)));
         for _ in 0..count {
             world.send(0, 1, 7, 0, length);
             world.send(1, 0, 7, 0, length);
