@@ -6,7 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fmi::{Communicator, Error, ErrorKind, Op};
 use support::watched;
@@ -71,6 +71,7 @@ fn rank_program() {
 struct Job {
     launcher: Child,
     lines: Receiver<String>,
+    ranks: Vec<(u32, i32)>,
 }
 
 impl Job {
@@ -90,7 +91,7 @@ impl Job {
                 let _ = sender.send(line);
             }
         });
-        Self { launcher, lines }
+        Self { launcher, lines, ranks: Vec::new() }
     }
 
     /// What follows `word` in the next line of a rank that has it.
@@ -108,17 +109,44 @@ impl Job {
     }
 
     /// Waits until all ranks run, and returns the victim's pid.
-    fn victim(&self) -> i32 {
-        let ready: Vec<_> = (0..RANKS).map(|_| self.next("ready")).collect();
-        let (_, words) = ready.iter().find(|(rank, _)| *rank == VICTIM).unwrap();
-        words[0].parse().unwrap()
+    fn victim(&mut self) -> i32 {
+        for _ in 0..RANKS {
+            let (rank, words) = self.next("ready");
+            self.ranks.push((rank, words[0].parse().unwrap()));
+        }
+        self.ranks.iter().find(|(rank, _)| *rank == VICTIM).unwrap().1
+    }
+
+    /// Waits for the launcher, which waits for its ranks: none is left.
+    fn end(mut self) {
+        let limit = Instant::now() + TIMEOUT + Duration::from_secs(5);
+        while self.launcher.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < limit, "the launcher does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for (_, pid) in &self.ranks {
+            assert!(!std::fs::exists(format!("/proc/{pid}")).unwrap(), "process {pid} is left");
+        }
+    }
+
+    /// Whether the process is one of the launcher's, and no other that got its
+    /// number since.
+    fn is_rank(&self, pid: i32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line == format!("PPid:\t{}", self.launcher.id()))
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        let _ = self.launcher.kill();
-        let _ = self.launcher.wait();
+        // A failed test may leave ranks behind, stopped ones too.
+        if matches!(self.launcher.try_wait(), Ok(None)) {
+            for &(_, pid) in self.ranks.iter().filter(|(_, pid)| self.is_rank(*pid)) {
+                signal(pid, libc::SIGKILL);
+            }
+            let _ = self.launcher.kill();
+            let _ = self.launcher.wait();
+        }
     }
 }
 
@@ -130,7 +158,7 @@ fn signal(pid: i32, signal: i32) {
 
 fn killed(operation: &'static str) {
     watched(Duration::from_secs(60), move || {
-        let job = Job::start(operation);
+        let mut job = Job::start(operation);
         let pid = job.victim();
         std::thread::sleep(Duration::from_millis(100));
         let start = now_us();
@@ -148,6 +176,7 @@ fn killed(operation: &'static str) {
             println!("{operation}: rank {rank} knows after {after:?}");
             assert!(after < TIMEOUT + Duration::from_secs(2), "{said}");
         }
+        job.end();
     });
 }
 
@@ -174,7 +203,7 @@ fn a_rank_is_killed_in_barrier() {
 #[test]
 fn a_stopped_rank_shows_at_the_deadline() {
     watched(Duration::from_secs(60), || {
-        let job = Job::start("allreduce");
+        let mut job = Job::start("allreduce");
         let pid = job.victim();
         let start = now_us();
         signal(pid, libc::SIGSTOP);
@@ -187,5 +216,6 @@ fn a_stopped_rank_shows_at_the_deadline() {
             assert!(after < (TIMEOUT + Duration::from_secs(2)).as_micros(), "{said}");
         }
         signal(pid, libc::SIGKILL);
+        job.end();
     });
 }
