@@ -51,6 +51,11 @@ const WIDE_LOOK: Duration = Duration::from_micros(10);
 /// else.
 const MOVES_PER_LOOK: u32 = 256;
 
+/// How many bytes a link moves each way before others, and the deadline, have
+/// their turn: a peer that keeps up must not hold a call for the whole of a long
+/// message. (256 turns of as much take about 15 ms.)
+const TURN: usize = 512 << 10;
+
 /// How long a departure waits for peers that are not in a call, once everything
 /// of ours has reached their hosts.
 const LINGER: Duration = Duration::from_secs(1);
@@ -449,14 +454,16 @@ impl Core {
 
     /// Sends what is queued for `peer`, as far as its link takes it.
     fn flush(&mut self, peer: u32) -> bool {
-        let mut moved = false;
-        while let Some(linked) = self.links[peer as usize].as_mut().filter(|linked| linked.writable) {
+        let mut sent = 0;
+        while sent < TURN
+            && let Some(linked) = self.links[peer as usize].as_mut().filter(|linked| linked.writable)
+        {
             let Some(buffers) = self.engine.output(peer) else { break };
             let total = buffers[0].len() + buffers[1].len();
             match linked.link.send(&buffers) {
                 Ok(count) => {
                     self.engine.written(peer, count);
-                    moved = true;
+                    sent += count;
                     if count < total {
                         break;
                     }
@@ -465,20 +472,22 @@ impl Core {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     linked.writable = false;
-                    // GOODBYE perhaps.
-                    self.read(peer);
+                    // GOODBYE perhaps, at the end of much else.
+                    while self.read(peer) {}
                     self.unlink(peer, lost(&error.to_string()).with_errno(error.raw_os_error().unwrap_or(0)));
                     return true;
                 }
             }
         }
-        moved
+        sent > 0
     }
 
-    /// Reads what has come from `peer`.
+    /// Reads what has come from `peer`, a turn of it.
     fn read(&mut self, peer: u32) -> bool {
-        let mut moved = false;
-        while let Some(linked) = &mut self.links[peer as usize] {
+        let mut received = 0;
+        while received < TURN
+            && let Some(linked) = &mut self.links[peer as usize]
+        {
             let landing = self.engine.landing(peer);
             // SAFETY: the landing is in the buffer of a request that is alive,
             // or in the engine's own memory; staging is apart from both.
@@ -488,7 +497,7 @@ impl Core {
                     return true;
                 }
                 Ok(count) => {
-                    moved = true;
+                    received += count;
                     let placed = count.min(landing.length());
                     let taken = self.engine.landed(peer, &landing, placed);
                     let staged = &self.staging[..count - placed];
@@ -510,11 +519,11 @@ impl Core {
                 }
             }
         }
-        if moved && self.engine.has_output(peer) {
+        if received > 0 && self.engine.has_output(peer) {
             // Clear-to-send, credit: the peer waits for it.
             self.flush(peer);
         }
-        moved
+        received > 0
     }
 
     fn end_of_stream(&mut self, peer: u32) {
