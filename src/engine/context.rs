@@ -22,8 +22,9 @@ pub(super) struct Context {
     pub(super) moved: bool,
     /// How many frames of collectives lie unmatched.
     pub(super) early: u32,
-    /// Whether the members have been told of the failure.
-    pub(super) told: bool,
+    /// What the members have been told of the failure; those whose link opens
+    /// later are told then.
+    pub(super) told: Option<AbortNotice>,
     /// What the running collective is, for comparison with the others' frames.
     pub(super) call: Option<CallMark>,
     /// What another rank told first.
@@ -40,7 +41,7 @@ impl Context {
             sequence: 0,
             moved: false,
             early: 0,
-            told: false,
+            told: None,
             call: None,
             heard: None,
             failure: None,

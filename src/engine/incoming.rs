@@ -197,7 +197,7 @@ impl Engine {
 
     /// Where the next bytes from `peer` may be put directly, and how many.
     /// [`filled`](Self::filled) says how many were.
-    pub(crate) fn window(&mut self, peer: u32) -> Option<(*mut u8, usize)> {
+    fn window(&mut self, peer: u32) -> Option<(*mut u8, usize)> {
         let inbox = &self.peers[peer as usize].inbox;
         let message = &mut self.messages[inbox.message?.0];
         let at = match &mut message.storage {
@@ -212,7 +212,7 @@ impl Engine {
     }
 
     /// The first `count` bytes of the window have been written.
-    pub(crate) fn filled(&mut self, peer: u32, count: usize) {
+    fn filled(&mut self, peer: u32, count: usize) {
         let inbox = &mut self.peers[peer as usize].inbox;
         assert!(count <= inbox.payload);
         inbox.payload -= count;

@@ -126,7 +126,7 @@ pub(crate) struct Engine {
     /// Point-to-point messages that nobody has asked for yet, by context and
     /// source, in the order of arrival.
     unexpected: HashMap<(u64, u32), VecDeque<MessageKey>>,
-    /// Those of them that found no room, in the order of arrival.
+    /// Messages of both kinds that found no room, in the order of arrival.
     waiting: Vec<MessageKey>,
     unexpected_bytes: u64,
     unexpected_limit: u64,
@@ -221,8 +221,14 @@ impl Engine {
     /// The link to `peer` stands; frames may flow.
     pub(crate) fn link_opened(&mut self, peer: u32) {
         let entry = &mut self.peers[peer as usize];
-        if matches!(entry.link, LinkState::Absent) {
-            entry.link = LinkState::Open;
+        if !matches!(entry.link, LinkState::Absent) {
+            return;
+        }
+        entry.link = LinkState::Open;
+        let concerned = self.contexts.values().filter(|context| context.members.contains(&peer));
+        let notices: Vec<Header> = concerned.filter_map(|context| Some(context.told?.header())).collect();
+        for notice in notices {
+            self.push_control(peer, notice);
         }
     }
 
@@ -376,15 +382,15 @@ impl Engine {
         }
     }
 
-    /// Fails the context's collectives with `error`, and tells the members that
-    /// have an open link what `notice` says.
-    /// A failure that was heard from another rank is handed on as it was heard.
+    /// Fails the context's collectives with `error`, and tells the members what
+    /// `notice` says, now or when their link opens. A failure that was heard from
+    /// another rank is handed on as it was heard.
     pub(crate) fn poison(&mut self, context: u64, error: Error, notice: &AbortNotice) {
         self.fail_context(context, error);
         let entry = self.context_mut(context);
         let notice = entry.heard.unwrap_or(*notice);
         entry.mark_reported();
-        if std::mem::replace(&mut entry.told, true) {
+        if entry.told.replace(notice).is_some() {
             return;
         }
         let members = std::mem::take(&mut entry.members);

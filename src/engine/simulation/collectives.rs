@@ -223,6 +223,34 @@ fn making_room_for_a_later_call_is_no_move() {
     assert_eq!(world.engine(0).begin_collective(CONTEXT), Ok(0));
 }
 
+/// A rank that has had no link so far is told when one opens.
+#[test]
+fn a_failure_is_told_to_those_that_come_late() {
+    let mut world = World::new(1, 3, 256 << 20, PACE);
+    for rank in 0..3 {
+        world.engine(rank).open_context(CONTEXT, vec![0, 1, 2]);
+        world.engine(rank).begin_collective(CONTEXT).unwrap();
+    }
+    world.open_link(0, 1);
+    step_to(&mut world, 0, 1, envelope(Operation::Barrier, 0, 0));
+    let error = Error::new(ErrorKind::Timeout, "the deadline passed").with_peer(1);
+    let notice = AbortNotice {
+        context: CONTEXT,
+        cause: ErrorKind::Timeout,
+        cause_rank: 0,
+        about: Some(1),
+        code: 0,
+        operation: Operation::Barrier as u8,
+    };
+    world.engine(0).end_collective(CONTEXT, Some((error, notice)));
+    world.settle();
+    assert!(world.engine(2).context_failure(CONTEXT).is_none());
+    world.open_link(0, 2);
+    world.settle();
+    let error = world.engine(2).context_failure(CONTEXT).expect("it is told").clone();
+    assert_eq!((error.kind(), error.cause_rank()), (ErrorKind::Aborted, Some(0)));
+}
+
 #[test]
 fn a_call_of_which_nothing_has_moved_may_be_repeated() {
     let mut world = world(2);
