@@ -6,13 +6,9 @@ mod support;
 use std::time::Duration;
 
 use fmi::{Communicator, ErrorKind};
-use support::{Channel, both_channels, config, job, server, watched};
+use support::{Channel, both_channels, config, job, milliseconds, server, watched};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn milliseconds(count: u64) -> Option<Duration> {
-    Some(Duration::from_millis(count))
-}
 
 /// The receiver is away for longer than a departure lingers, and writes before
 /// it reads.

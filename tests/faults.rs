@@ -5,19 +5,17 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::FromRawFd;
 use std::time::{Duration, Instant};
 
 use fmi::{Communicator, Config, Error, ErrorKind, Op, Result};
-use support::{Channel, both_channels, config, job, job_with, server, watched};
+use socket2::{Domain, Socket, Type};
+use support::{
+    Channel, both_channels, config, job, job_with, listening_ports, milliseconds, server, wake, watched,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// What a deadline may be overrun by where other tests take the processors.
 const SLACK: Duration = Duration::from_secs(2);
-
-fn milliseconds(count: u64) -> Option<Duration> {
-    Some(Duration::from_millis(count))
-}
 
 /// A configuration for Direct with the server at `host` and `port`.
 fn direct(host: &str, port: u16) -> Config {
@@ -79,7 +77,10 @@ fn arguments_out_of_range() {
 #[test]
 fn no_server() {
     watched(LIMIT, || {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Bound and not listening: refused, and nobody else's meanwhile.
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let free = bound.local_addr().unwrap().as_socket().unwrap().port();
         let comm = Communicator::create(0, 2, "x", &direct("127.0.0.1", free)).unwrap();
         let error = fails_within(Duration::from_secs(4), || comm.barrier());
         says(&error, ErrorKind::Connect, &format!("127.0.0.1:{free}"));
@@ -358,10 +359,12 @@ fn a_receive_may_be_repeated_after_its_deadline() {
     watched(LIMIT, || {
         both_channels(|channel| {
             for length in [8, 64 << 10, 4 << 20, 20 << 20] {
+                // The message is sent once a receive has met its deadline.
+                let missed = std::sync::Barrier::new(2);
                 job(channel, 2, |comm| {
                     let content: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
                     if comm.rank() == 0 {
-                        std::thread::sleep(Duration::from_millis(30));
+                        missed.wait();
                         comm.send(&content, 1).unwrap();
                         comm.barrier().unwrap();
                         return;
@@ -372,6 +375,9 @@ fn a_receive_may_be_repeated_after_its_deadline() {
                     while let Err(error) = comm.recv(&mut buffer, 0) {
                         assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Connect), "{error}");
                         tries += 1;
+                        if tries == 1 {
+                            missed.wait();
+                        }
                     }
                     assert!(tries > 0 && buffer == content, "{length} bytes after {tries} tries");
                     comm.set_timeout(milliseconds(20_000)).unwrap();
@@ -405,23 +411,6 @@ fn a_send_to_a_rank_that_does_not_read() {
             });
         });
     });
-}
-
-/// The ports on which this process listens, by the kernel's tables.
-fn listening_ports() -> Vec<u16> {
-    let inodes: Vec<String> = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let ports = table.lines().skip(1).filter_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let listens = fields[3] == "0A" && inodes.iter().any(|inode| inode == fields[9]);
-        let (_, port) = fields[1].split_once(':')?;
-        listens.then(|| u16::from_str_radix(port, 16).unwrap())
-    });
-    ports.collect()
 }
 
 #[test]
@@ -514,11 +503,7 @@ fn a_byte_in_the_pipe_interrupts() {
             std::thread::scope(|scope| {
                 let blocked = scope.spawn(|| comm.recv(&mut [0u8; 1], 0).unwrap_err());
                 std::thread::sleep(Duration::from_millis(100));
-                // SAFETY: the descriptor is the communicator's, which outlives
-                // this; it is not closed here.
-                let mut pipe =
-                    std::mem::ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(comm.wakeup_fd()) });
-                pipe.write_all(b"!").unwrap();
+                wake(&comm);
                 assert_eq!(blocked.join().unwrap().kind(), ErrorKind::Interrupted);
             });
         });
@@ -529,10 +514,7 @@ fn a_byte_in_the_pipe_interrupts() {
             std::thread::scope(|scope| {
                 let blocked = scope.spawn(|| comm.recv(&mut [0u8; 1], 0).unwrap_err());
                 std::thread::sleep(Duration::from_millis(100));
-                // SAFETY: as above.
-                let mut pipe =
-                    std::mem::ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(comm.wakeup_fd()) });
-                pipe.write_all(b"!").unwrap();
+                wake(&comm);
                 assert_eq!(blocked.join().unwrap().kind(), ErrorKind::Timeout);
             });
         });

@@ -9,30 +9,9 @@ use std::time::{Duration, Instant};
 
 use fmi::rendezvous::{Server, ServerOptions};
 use fmi::{Communicator, ErrorKind, Op};
-use support::{Channel, config, server, watched};
+use support::{Channel, config, listening_ports, milliseconds, server, watched};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn milliseconds(count: u64) -> Option<Duration> {
-    Some(Duration::from_millis(count))
-}
-
-/// The ports on which this process listens, by the kernel's tables.
-fn listening_ports() -> Vec<u16> {
-    let inodes: Vec<String> = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let ports = table.lines().skip(1).filter_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let listens = fields[3] == "0A" && inodes.iter().any(|inode| inode == fields[9]);
-        let (_, port) = fields[1].split_once(':')?;
-        listens.then(|| u16::from_str_radix(port, 16).unwrap())
-    });
-    ports.collect()
-}
 
 /// More silent strangers than a rank keeps, before the peer comes: it finds its
 /// way all the same.

@@ -7,13 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fmi::{Communicator, ErrorKind};
-use support::{Channel, config, server, watched};
+use support::{Channel, config, milliseconds, server, watched};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn milliseconds(count: u64) -> Option<Duration> {
-    Some(Duration::from_millis(count))
-}
 
 /// Processor time that this thread has used.
 fn used() -> Duration {

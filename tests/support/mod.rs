@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of it")]
 
+use std::fs::File;
+use std::io::Write;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -16,6 +20,36 @@ static JOBS: AtomicU32 = AtomicU32::new(0);
 pub(crate) enum Channel {
     Memory,
     Direct,
+}
+
+/// A time limit as communicators take it.
+pub(crate) fn milliseconds(count: u64) -> Option<Duration> {
+    Some(Duration::from_millis(count))
+}
+
+/// Writes a byte to the communicator's wake-up pipe.
+pub(crate) fn wake(comm: &Communicator) {
+    // SAFETY: the descriptor is the communicator's, which outlives this; it is
+    // not closed here.
+    let mut pipe = ManuallyDrop::new(unsafe { File::from_raw_fd(comm.wakeup_fd()) });
+    pipe.write_all(b"!").unwrap();
+}
+
+/// The ports on which this process listens, by the kernel's tables.
+pub(crate) fn listening_ports() -> Vec<u16> {
+    let inodes: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let ports = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let listens = fields[3] == "0A" && inodes.iter().any(|inode| inode == fields[9]);
+        let (_, port) = fields[1].split_once(':')?;
+        listens.then(|| u16::from_str_radix(port, 16).unwrap())
+    });
+    ports.collect()
 }
 
 /// Runs `body` for each channel in turn.
