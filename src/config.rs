@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use environment::Environment;
 use settings::Effective;
-pub(crate) use settings::{DirectSettings, Settings};
+pub(crate) use settings::{DirectSettings, RendezvousProtocol, Settings};
 use source::{Layer, MAX_JSON_BYTES, config_error};
 
 use crate::error::Result;

@@ -157,6 +157,18 @@ pub(super) const ROWS: &[Row] = &[
         "FMI_RENDEZVOUS",
         "The port of the rendezvous server.",
     ),
+    row(
+        "backends.Direct.protocol",
+        Kind::Choice(&["auto", "1", "2"]),
+        Fixed("auto"),
+        "The protocol of the rendezvous server: 1 is TCPunch's, without secret, epochs or news of lost ranks; `auto` finds out.",
+    ),
+    row(
+        "backends.Direct.punch_timeout",
+        MILLISECONDS,
+        Described("1000, or a third of the call's remaining time"),
+        "How long two ranks that know each other's addresses try to connect before they start over; three times in all.",
+    ),
     row_with_variable(
         "backends.Direct.congestion",
         Kind::Text,

@@ -50,10 +50,24 @@ pub(crate) struct DirectSettings {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) max_timeout: Option<Duration>,
+    /// How long the ranks of a pair try to connect before they start over.
+    pub(crate) punch_timeout: Option<Duration>,
+    pub(crate) protocol: RendezvousProtocol,
     /// Congestion control to ask the kernel for; `None` = chosen by path, "system" = the system's.
     pub(crate) congestion: Option<String>,
     /// The job secret.
     pub(crate) secret: Option<Vec<u8>>,
+}
+
+/// Which protocol the rendezvous server is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RendezvousProtocol {
+    /// The one that it answers in.
+    Auto,
+    /// Version 1, TCPunch's.
+    TcPunch,
+    /// Version 2.
+    Own,
 }
 
 impl fmt::Debug for DirectSettings {
@@ -63,6 +77,8 @@ impl fmt::Debug for DirectSettings {
             .field("host", &self.host)
             .field("port", &self.port)
             .field("max_timeout", &self.max_timeout)
+            .field("punch_timeout", &self.punch_timeout)
+            .field("protocol", &self.protocol)
             .field("congestion", &self.congestion)
             .field("secret", &self.secret.as_ref().map(|_| "..."))
             .finish()
@@ -86,6 +102,12 @@ impl Settings {
                 host: effective.text("backends.Direct.host").unwrap_or_default(),
                 port: effective.integer("backends.Direct.port").unwrap_or_default(),
                 max_timeout: effective.milliseconds("backends.Direct.max_timeout"),
+                punch_timeout: effective.milliseconds("backends.Direct.punch_timeout"),
+                protocol: match effective.text("backends.Direct.protocol").as_deref() {
+                    Some("1") => RendezvousProtocol::TcPunch,
+                    Some("2") => RendezvousProtocol::Own,
+                    _ => RendezvousProtocol::Auto,
+                },
                 congestion: effective.text("backends.Direct.congestion"),
                 secret,
             }),

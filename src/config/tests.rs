@@ -93,6 +93,8 @@ fn nothing_configured_means_direct_on_this_host() {
             host: "127.0.0.1".to_owned(),
             port: 10000,
             max_timeout: None,
+            punch_timeout: None,
+            protocol: RendezvousProtocol::Auto,
             congestion: None,
             secret: None
         })
@@ -212,6 +214,8 @@ fn every_setting_has_its_variable() {
             host: "::1".to_owned(),
             port: 7,
             max_timeout: Some(Duration::from_millis(6)),
+            punch_timeout: None,
+            protocol: RendezvousProtocol::Auto,
             congestion: Some("system".to_owned()),
             secret: Some(b"0123456789abcdef".to_vec()),
         })

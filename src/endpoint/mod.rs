@@ -182,6 +182,7 @@ impl Endpoint {
             patience,
             signals: Arc::clone(&signals),
             woken: false,
+            deadline: None,
         };
         Ok(Self {
             core: ManuallyDrop::new(Mutex::new(RefCell::new(core))),
@@ -386,6 +387,8 @@ pub(crate) struct Core {
     signals: Arc<Signals>,
     /// Something was written to the wake-up pipe.
     woken: bool,
+    /// When the running call ends; known once it waits.
+    deadline: Option<Instant>,
 }
 
 /// Requests.
@@ -574,6 +577,7 @@ impl Core {
     fn idle(&mut self, idle: &mut Idle, remaining: Option<Duration>, now: Instant) -> Result<()> {
         let awaited = self.linked.iter().any(|peer| self.engine.is_busy_with(*peer));
         let overdue = now - idle.looked >= WIDE_LOOK;
+        self.deadline = remaining.and_then(|left| now.checked_add(left));
         let pressing =
             matches!(&self.transport, Transport::Direct(connector) if connector.has_unfinished_business());
         if overdue || !awaited || pressing || self.engine.awaits_anyone() {
@@ -679,7 +683,7 @@ impl Core {
     /// Serves the connections that are being made.
     fn connect(&mut self) -> bool {
         let Transport::Direct(connector) = &mut self.transport else { return false };
-        let mut moved = connector.service(&self.poller, Instant::now());
+        let mut moved = connector.service(&self.poller, Instant::now(), self.deadline);
         loop {
             let Transport::Direct(connector) = &mut self.transport else { return moved };
             let Some(outcome) = connector.next_outcome() else { return moved };

@@ -2,7 +2,6 @@
 //! small message.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use socket2::Socket;
@@ -34,10 +33,7 @@ impl TcpLink {
             .with_interval(std::time::Duration::from_secs(1))
             .with_retries(3);
         socket.set_tcp_keepalive(&keepalive)?;
-        let same_host = match (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket()) {
-            (Some(local), Some(peer)) => local.ip() == peer.ip() || is_loopback(&peer),
-            _ => false,
-        };
+        let same_host = is_same_host(&socket)?;
         match congestion {
             Some("system") => {}
             Some(name) => socket.set_tcp_congestion(name.as_bytes())?,
@@ -110,8 +106,12 @@ impl TcpLink {
     }
 }
 
-fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
+/// Whether both ends of a connected socket are on this host.
+pub(crate) fn is_same_host(socket: &Socket) -> io::Result<bool> {
+    Ok(match (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket()) {
+        (Some(local), Some(peer)) => local.ip() == peer.ip() || peer.ip().to_canonical().is_loopback(),
+        _ => false,
+    })
 }
 
 fn vector((at, length): Part) -> libc::iovec {

@@ -1,0 +1,359 @@
+//! Making links over TCP: with the help of a rendezvous server, ranks learn each
+//! other's addresses, and punch their way to each other.
+//!
+//! Everything is driven from inside FMI calls by [`Connector::service`]; nothing
+//! here blocks, except that a host name is resolved in a helper thread, because
+//! the C library offers no other way.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `server.rs` | the connection to the server, in our own protocol |
+//! | `tcpunch.rs` | the same with a server of protocol 1 |
+//! | `punching.rs` | from two known addresses to a link |
+//! | `sockets.rs` | the sockets of both |
+
+mod punching;
+mod server;
+mod sockets;
+mod tcpunch;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::poller::Poller;
+use crate::config::{DirectSettings, RendezvousProtocol};
+use crate::error::{Error, ErrorKind};
+use crate::link::tcp::TcpLink;
+use crate::log::Logger;
+use crate::rendezvous::client::{Client, Missing, Reason};
+use punching::{PortKey, Punched, Punching};
+use server::Server;
+use tcpunch::Pairs;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(5);
+const LAST_BACKOFF: Duration = Duration::from_millis(200);
+
+/// How long a round of punching takes at most, where nothing else is said; and
+/// at least, however little of the deadline is left.
+const PUNCH_TIMEOUT: Duration = Duration::from_secs(1);
+const SHORTEST_ROUND: Duration = Duration::from_millis(50);
+
+/// After how many rounds in vain a pair fails. A round may fail by chance where
+/// both NATs answer by resets, or because a rank left its call in the middle.
+const ROUNDS: u32 = 3;
+
+/// What became of the connections that were wanted.
+pub(super) enum Outcome {
+    Linked {
+        peer: u32,
+        link: TcpLink,
+    },
+    /// No link could be made; a later request may try again.
+    Failed {
+        peer: u32,
+        error: Error,
+    },
+    /// The rank will not come any more.
+    Gone {
+        peer: u32,
+        reason: Reason,
+    },
+    /// How many ranks of the job run on this host.
+    RanksHere(u32),
+    /// Another rank aborted the job.
+    Aborted {
+        rank: u32,
+        code: i32,
+    },
+}
+
+/// Who this rank is.
+#[derive(Clone)]
+pub(super) struct Membership {
+    pub(super) rank: u32,
+    pub(super) size: u32,
+    pub(super) name: String,
+    pub(super) job_id: Option<String>,
+    pub(super) fingerprint: u64,
+}
+
+/// Which protocol the server speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Unknown,
+    /// Ours, version 2.
+    Own,
+    /// Version 1.
+    TcPunch,
+}
+
+/// Makes links over TCP, with the help of a rendezvous server.
+pub(super) struct Connector {
+    settings: DirectSettings,
+    membership: Membership,
+    logger: Logger,
+    dialect: Dialect,
+    server: Server,
+    /// The server's addresses, as they were found last.
+    addresses: Vec<SocketAddr>,
+    /// When the server was first tried in vain since it was last reached.
+    unreachable_since: Option<Instant>,
+    backoff: Duration,
+    last_error: Option<std::io::Error>,
+    /// The server refused us for good.
+    refused: Option<Error>,
+    client: Option<Client>,
+    /// The port of the connection to the server.
+    port: Option<PortKey>,
+    /// The pairs that a server of protocol 1 is asked for.
+    pairs: Pairs,
+    punching: Punching,
+    /// Ranks that a link is wanted to.
+    wanted: BTreeSet<u32>,
+    ranks_here: u32,
+    outcomes: VecDeque<Outcome>,
+}
+
+impl Connector {
+    pub(super) fn new(settings: DirectSettings, membership: Membership, logger: Logger) -> Self {
+        let dialect = match settings.protocol {
+            RendezvousProtocol::Auto => Dialect::Unknown,
+            RendezvousProtocol::TcPunch => Dialect::TcPunch,
+            RendezvousProtocol::Own => Dialect::Own,
+        };
+        let mut connector = Self {
+            dialect: Dialect::Unknown,
+            server: Server::Idle,
+            addresses: Vec::new(),
+            unreachable_since: None,
+            backoff: FIRST_BACKOFF,
+            last_error: None,
+            refused: None,
+            client: None,
+            port: None,
+            pairs: Pairs::default(),
+            punching: Punching::new(membership.size, logger.clone()),
+            wanted: BTreeSet::new(),
+            ranks_here: 1,
+            outcomes: VecDeque::new(),
+            settings,
+            membership,
+            logger,
+        };
+        connector.speak(dialect);
+        connector
+    }
+
+    /// Asks for a link to `peer`; asking twice is asking once.
+    pub(super) fn want(&mut self, peer: u32) {
+        if let Some(error) = &self.refused {
+            self.outcomes.push_back(Outcome::Failed { peer, error: error.clone() });
+            return;
+        }
+        if !self.wanted.insert(peer) {
+            return;
+        }
+        self.ask_server(peer);
+        if matches!(self.server, Server::Idle)
+            && (self.dialect != Dialect::TcPunch || self.addresses.is_empty())
+        {
+            self.unreachable_since = None;
+            self.server = self.resolve();
+        }
+    }
+
+    /// Has the server bring us together with `peer`, now or when it is reached.
+    fn ask_server(&mut self, peer: u32) {
+        match (&mut self.client, self.dialect) {
+            (_, Dialect::TcPunch) => self.pairs.ask(peer),
+            (Some(client), _) => client.connect(peer),
+            (None, _) => {}
+        }
+    }
+
+    /// Whether there is something to do even where no event has come.
+    pub(super) fn is_at_work(&self) -> bool {
+        let server_is_settled = matches!(self.server, Server::Idle | Server::Open { .. });
+        !server_is_settled
+            || !self.wanted.is_empty()
+            || self.punching.is_at_work()
+            || !self.outcomes.is_empty()
+    }
+
+    /// Whether there is something to do at once, of which no event will tell:
+    /// before a call sleeps, it is done.
+    pub(super) fn has_unfinished_business(&self) -> bool {
+        let has_words = self.client.as_ref().is_some_and(|client| !client.outgoing().is_empty());
+        matches!(self.server, Server::Resolving(_))
+            || has_words && matches!(self.server, Server::Open { .. })
+            || self.pairs.is_pressing() && !self.addresses.is_empty()
+            || !self.outcomes.is_empty()
+    }
+
+    pub(super) fn next_outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
+    }
+
+    /// When there is something to do even if no event comes.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let timers = [self.server.next_timer(), self.pairs.next_timer(), self.punching.next_timer()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Why there is no link to `peer` yet, and what kind of failure that is when
+    /// the deadline passes.
+    pub(super) fn explain(&self, peer: u32) -> (ErrorKind, String) {
+        if self.punching.is_talking(peer) {
+            let text =
+                format!("rank {peer} has not completed the connection; it may be outside of FMI calls");
+            return (ErrorKind::Timeout, text);
+        }
+        if let Some(error) = self.no_path(peer) {
+            return (error.kind(), error.message().to_owned());
+        }
+        let missing = match self.dialect {
+            Dialect::TcPunch => self.pairs.is_waiting_for_peer(peer).then(|| {
+                format!("rank {peer} has not asked the rendezvous server for this rank (protocol 1)")
+            }),
+            _ => self.missing_at_server(peer),
+        };
+        match missing {
+            Some(text) => (ErrorKind::Timeout, text),
+            None => {
+                let DirectSettings { host, port, .. } = &self.settings;
+                let why = self.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+                let text = format!("the rendezvous server at {host}:{port} has not answered{why}");
+                (ErrorKind::Connect, text)
+            }
+        }
+    }
+
+    /// What our own server says that `peer` has not done yet.
+    fn missing_at_server(&self, peer: u32) -> Option<String> {
+        let client = self.client.as_ref().filter(|client| client.is_member())?;
+        if !matches!(self.server, Server::Open { .. }) {
+            return None;
+        }
+        Some(match client.missing(peer) {
+            Some(Missing::NotJoined) => format!("rank {peer} has not joined the job"),
+            Some(Missing::NotReady) => format!("rank {peer} has not entered an FMI call"),
+            None => format!("rank {peer} has not been asked by the rendezvous server yet"),
+        })
+    }
+
+    /// What says that all addresses of `peer` were tried in vain.
+    fn no_path(&self, peer: u32) -> Option<Error> {
+        let report = self.punching.report(peer)?;
+        let text = format!(
+            "no direct connection between rank {} and rank {peer}: their networks may not let one through \
+             ({report})",
+            self.membership.rank
+        );
+        Some(Error::new(ErrorKind::Connect, text))
+    }
+
+    /// Tells the other ranks, through the server, that this one aborts.
+    pub(super) fn abort(&mut self, poller: &Poller, code: i32) {
+        if let Some(client) = &mut self.client {
+            client.abort(code, "");
+            self.write_to_server(poller);
+        }
+    }
+
+    /// Leaves the job: tells the server, as far as it can be told at once.
+    pub(super) fn leave(&mut self, poller: &Poller) {
+        if let (Some(client), Server::Open { .. }) = (&mut self.client, &self.server) {
+            client.leave();
+            self.write_to_server(poller);
+        }
+    }
+
+    /// Does what can be done now: `true` = something moved. `deadline`: of the
+    /// call that does it.
+    pub(super) fn service(&mut self, poller: &Poller, now: Instant, deadline: Option<Instant>) -> bool {
+        let before = self.outcomes.len();
+        let mut moved = self.service_server(poller, now, deadline);
+        moved |= self.service_pairs(poller, now, deadline);
+        moved |= self.punching.service(poller, now);
+        while let Some(result) = self.punching.next_result() {
+            match result {
+                Punched::Linked { peer, socket, same_host } => {
+                    self.forget(poller, peer);
+                    if same_host && self.dialect == Dialect::TcPunch {
+                        // Nobody else tells.
+                        self.ranks_here += 1;
+                        self.outcomes.push_back(Outcome::RanksHere(self.ranks_here));
+                    }
+                    self.outcomes.push_back(
+                        match TcpLink::new(socket, self.settings.congestion.as_deref()) {
+                            Ok(link) => Outcome::Linked { peer, link },
+                            Err(error) => {
+                                let error = Error::io("setting the options of a link", &error);
+                                Outcome::Failed { peer, error: error.with_channel("Direct") }
+                            }
+                        },
+                    );
+                }
+                Punched::Refused { peer, error } => self.fail(poller, peer, error),
+                Punched::Exhausted { peer } => self.next_round(poller, peer),
+            }
+        }
+        moved || self.outcomes.len() > before
+    }
+
+    /// A round with `peer` has come to nothing.
+    fn next_round(&mut self, poller: &Poller, peer: u32) {
+        let is_talking = self.punching.is_talking(peer);
+        if !self.wanted.contains(&peer) {
+            if !is_talking {
+                self.punching.forget(poller, peer);
+            }
+        } else if self.punching.rounds(peer) < ROUNDS || is_talking {
+            if let Some(port) = self.pairs.forget(poller, peer) {
+                self.punching.close_port(poller, port);
+            }
+            self.ask_server(peer);
+        } else if let Some(error) = self.no_path(peer) {
+            self.fail(poller, peer, error);
+        }
+    }
+
+    /// How long a round that starts now may take.
+    fn punch_timeout(&self, now: Instant, deadline: Option<Instant>) -> Duration {
+        self.settings.punch_timeout.unwrap_or_else(|| {
+            let third =
+                deadline.map_or(PUNCH_TIMEOUT, |deadline| deadline.saturating_duration_since(now) / 3);
+            third.clamp(SHORTEST_ROUND, PUNCH_TIMEOUT)
+        })
+    }
+
+    fn forget(&mut self, poller: &Poller, peer: u32) {
+        self.wanted.remove(&peer);
+        self.punching.forget(poller, peer);
+        if let Some(port) = self.pairs.forget(poller, peer) {
+            self.punching.close_port(poller, port);
+        }
+    }
+
+    fn fail(&mut self, poller: &Poller, peer: u32, error: Error) {
+        if self.wanted.contains(&peer) {
+            self.outcomes.push_back(Outcome::Failed { peer, error });
+        }
+        self.forget(poller, peer);
+    }
+
+    fn fail_all(&mut self, poller: &Poller, error: &Error) {
+        for peer in self.wanted.clone() {
+            self.fail(poller, peer, error.clone());
+        }
+    }
+}
+
+/// Between half of the time and the whole: ranks that failed together do not
+/// come back together.
+fn jittered(time: Duration) -> Duration {
+    let mut byte = [0u8; 1];
+    let _ = getrandom::fill(&mut byte);
+    time / 2 + time * u32::from(byte[0]) / 512
+}

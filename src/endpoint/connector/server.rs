@@ -1,0 +1,407 @@
+//! The connection to a rendezvous server that speaks our own protocol.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::sockets::{bound_socket, connected, private_endpoints, recv_from, send_to, start_connecting};
+use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, Outcome, jittered};
+use crate::config::DirectSettings;
+use crate::endpoint::host::host_id;
+use crate::endpoint::poller::{Interest, Poller, Token};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::handshake::Identity;
+use crate::log::LogLevel;
+use crate::rendezvous::client::{Client, Event, JoinRequest};
+use crate::rendezvous::protocol::MAGIC;
+
+/// How long a server that does not answer is tried before calls that need it
+/// fail: ranks and server may start in any order.
+const SERVER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a server waits for a rank that joins.
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a name that is being resolved is asked for.
+const RESOLVER_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The way to the rendezvous server.
+pub(super) enum Server {
+    /// Nothing is wanted yet; or protocol 1, with a connection for each pair.
+    Idle,
+    Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
+    Connecting {
+        socket: Socket,
+        others: Vec<SocketAddr>,
+        since: Instant,
+    },
+    Open {
+        socket: Socket,
+        watched: Interest,
+        since: Instant,
+    },
+    /// Broken or refused: the next try.
+    Waiting {
+        until: Instant,
+    },
+}
+
+impl Server {
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        match self {
+            Self::Waiting { until } => Some(*until),
+            Self::Resolving(_) => Some(Instant::now() + RESOLVER_INTERVAL),
+            _ => None,
+        }
+    }
+}
+
+impl Connector {
+    pub(super) fn resolve(&self) -> Server {
+        let DirectSettings { host, port, .. } = self.settings.clone();
+        let (sender, receiver) = mpsc::channel();
+        if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            let _ = sender.send(Ok(vec![SocketAddr::new(ip, port)]));
+            return Server::Resolving(receiver);
+        }
+        let lookup = move || {
+            block_signals();
+            let _ = sender.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
+        };
+        let thread =
+            std::thread::Builder::new().name("fmi-resolve".into()).stack_size(256 << 10).spawn(lookup);
+        match thread {
+            Ok(_) => Server::Resolving(receiver),
+            Err(_) => Server::Waiting { until: Instant::now() + FIRST_BACKOFF },
+        }
+    }
+
+    pub(super) fn service_server(
+        &mut self,
+        poller: &Poller,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> bool {
+        match &self.server {
+            Server::Idle => false,
+            Server::Waiting { until } if now < *until => false,
+            Server::Waiting { .. } => {
+                self.server = self.resolve();
+                true
+            }
+            Server::Resolving(receiver) => match receiver.try_recv() {
+                Err(TryRecvError::Empty) => false,
+                Ok(Ok(addresses)) if !addresses.is_empty() => {
+                    self.addresses = addresses;
+                    match self.dialect {
+                        Dialect::TcPunch => self.server = Server::Idle,
+                        _ => self.connect_server(poller, self.addresses.clone(), now),
+                    }
+                    true
+                }
+                Ok(Err(error)) => {
+                    self.server_unreachable(poller, error, now);
+                    true
+                }
+                Ok(Ok(_)) | Err(TryRecvError::Disconnected) => {
+                    self.server_unreachable(poller, io::Error::other("the host name has no address"), now);
+                    true
+                }
+            },
+            Server::Connecting { .. } => self.finish_connecting(poller, now),
+            Server::Open { .. } => self.talk(poller, now, deadline),
+        }
+    }
+
+    fn connect_server(&mut self, poller: &Poller, mut addresses: Vec<SocketAddr>, now: Instant) {
+        let address = addresses.remove(0);
+        let started = bound_socket(&address, 0).and_then(|socket| {
+            start_connecting(&socket, &address)?;
+            poller.add(socket.as_raw_fd(), Token::Rendezvous, Interest::Write)?;
+            Ok(socket)
+        });
+        match started {
+            Ok(socket) => self.server = Server::Connecting { socket, others: addresses, since: now },
+            Err(_) if !addresses.is_empty() => self.connect_server(poller, addresses, now),
+            Err(error) => self.server_unreachable(poller, error, now),
+        }
+    }
+
+    fn finish_connecting(&mut self, poller: &Poller, now: Instant) -> bool {
+        let Server::Connecting { socket, others, .. } = &mut self.server else { return false };
+        let others = std::mem::take(others);
+        match connected(socket) {
+            Ok(false) => {
+                let Server::Connecting { others: slot, .. } = &mut self.server else { return false };
+                *slot = others;
+                return false;
+            }
+            Ok(true) => {}
+            Err(error) => {
+                poller.remove(socket.as_raw_fd());
+                match others.is_empty() {
+                    true => self.server_unreachable(poller, error, now),
+                    false => self.connect_server(poller, others, now),
+                }
+                return true;
+            }
+        }
+        let Server::Connecting { socket, since, .. } = std::mem::replace(&mut self.server, Server::Idle)
+        else {
+            return false;
+        };
+        if let Err(error) = self.greet_server(poller, &socket) {
+            poller.remove(socket.as_raw_fd());
+            self.fail_all(poller, &error);
+            return true;
+        }
+        self.server = Server::Open { socket, watched: Interest::Write, since };
+        self.write_to_server(poller);
+        true
+    }
+
+    /// A new connection to the server stands: listens on its local port, which
+    /// is the one that a NAT maps, and makes the client.
+    fn greet_server(&mut self, poller: &Poller, socket: &Socket) -> Result<()> {
+        let io = |what: &str, error| Error::io(what, &error).with_channel("Direct");
+        let local = socket.local_addr().map_err(|error| io("getsockname", error))?;
+        let local = local.as_socket().expect("a TCP socket has an IP address");
+        if let Some(port) = self.port.take() {
+            self.punching.close_port(poller, port);
+        }
+        self.port = Some(self.punching.open_port(poller, local).map_err(|error| io("listen", error))?);
+        match &mut self.client {
+            Some(client) => client.reconnect()?,
+            None => {
+                let Membership { rank, size, name, job_id, fingerprint } = self.membership.clone();
+                let client = self.client.insert(Client::new(JoinRequest {
+                    name,
+                    job_id,
+                    rank,
+                    size,
+                    private_endpoints: private_endpoints(local),
+                    host_id: host_id(),
+                    fingerprint,
+                    secret: self.settings.secret.clone(),
+                })?);
+                for peer in &self.wanted {
+                    client.connect(*peer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn talk(&mut self, poller: &Poller, now: Instant, deadline: Option<Instant>) -> bool {
+        let mut moved = false;
+        let mut bytes = [0u8; 4096];
+        loop {
+            let Server::Open { socket, since, .. } = &self.server else { return true };
+            let since = *since;
+            match recv_from(socket, &mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.server_broke(poller, error, now);
+                    return true;
+                }
+                Ok(0) => {
+                    let error =
+                        io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection");
+                    self.server_broke(poller, error, now);
+                    return true;
+                }
+                Ok(count) => {
+                    moved = true;
+                    if self.dialect == Dialect::Unknown && !self.recognise(poller, &bytes[..count]) {
+                        return true;
+                    }
+                    let client = self.client.as_mut().expect("an open connection has a client");
+                    let had_time = now.saturating_duration_since(since) < JOIN_PATIENCE;
+                    let is_member = client.is_member();
+                    if let Err(error) = client.receive(&bytes[..count]) {
+                        if !had_time && !is_member && error.kind() == ErrorKind::Protocol {
+                            // The server does not wait for a rank that computes
+                            // in the middle of its join: it joins anew.
+                            self.server_broke(poller, io::Error::other(error.message().to_owned()), now);
+                            return true;
+                        }
+                        self.server_refused(poller, error);
+                        return true;
+                    }
+                    self.take_events(poller, now, deadline);
+                }
+            }
+        }
+        self.write_to_server(poller);
+        moved
+    }
+
+    pub(super) fn write_to_server(&mut self, poller: &Poller) {
+        let Server::Open { socket, watched, .. } = &mut self.server else { return };
+        let Some(client) = &mut self.client else { return };
+        while !client.outgoing().is_empty() {
+            match send_to(socket, client.outgoing()) {
+                Ok(count) => client.advance(count),
+                // What is wrong shows at the next read.
+                Err(_) => break,
+            }
+        }
+        let interest = if client.outgoing().is_empty() { Interest::Read } else { Interest::Both };
+        if *watched != interest && poller.modify(socket.as_raw_fd(), Token::Rendezvous, interest).is_ok() {
+            *watched = interest;
+        }
+    }
+
+    fn take_events(&mut self, poller: &Poller, now: Instant, deadline: Option<Instant>) {
+        while let Some(event) = self.client.as_mut().and_then(Client::next_event) {
+            match event {
+                Event::Joined { epoch, ranks_on_host, .. } => {
+                    self.note_reached();
+                    self.punching.introduce(self.identity(epoch));
+                    self.outcomes.push_back(Outcome::RanksHere(ranks_on_host));
+                    self.logger.log(
+                        LogLevel::Info,
+                        format_args!("rank {} joined {:?}", self.membership.rank, self.membership.name),
+                    );
+                }
+                Event::Offer { rank } => {
+                    if let Some(client) = &mut self.client {
+                        client.ready(rank);
+                    }
+                }
+                Event::Go { rank, candidates, ranks_on_host } => {
+                    self.outcomes.push_back(Outcome::RanksHere(ranks_on_host));
+                    if let Some(port) = self.port {
+                        let patience = self.punch_timeout(now, deadline);
+                        self.punching.start(rank, port, candidates, now, patience);
+                    }
+                }
+                Event::Unreachable { rank, reason } => {
+                    self.forget(poller, rank);
+                    self.outcomes.push_back(Outcome::Gone { peer: rank, reason });
+                }
+                Event::NotYet { .. } => {}
+                Event::Aborted { rank, code, .. } => self.outcomes.push_back(Outcome::Aborted { rank, code }),
+            }
+        }
+    }
+
+    /// The server said no: for good, unless it only had no room.
+    fn server_refused(&mut self, poller: &Poller, error: Error) {
+        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
+            poller.remove(socket.as_raw_fd());
+        }
+        let error = error.with_channel("Direct");
+        self.logger.log(LogLevel::Error, format_args!("{error}"));
+        if error.kind() != ErrorKind::Connect {
+            self.refused = Some(error.clone());
+        }
+        self.fail_all(poller, &error);
+    }
+
+    fn server_broke(&mut self, poller: &Poller, error: io::Error, now: Instant) {
+        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
+            poller.remove(socket.as_raw_fd());
+        }
+        self.server_unreachable(poller, error, now);
+    }
+
+    /// The server's first bytes: whether it speaks our protocol. Else it is
+    /// spoken to as it can be, or refused.
+    fn recognise(&mut self, poller: &Poller, bytes: &[u8]) -> bool {
+        if bytes.first() == MAGIC.first() {
+            self.speak(Dialect::Own);
+            return true;
+        }
+        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
+            poller.remove(socket.as_raw_fd());
+        }
+        self.client = None;
+        if let Some(port) = self.port.take() {
+            self.punching.close_port(poller, port);
+        }
+        let why = match (&self.settings.secret, super::tcpunch::is_answer(bytes)) {
+            (_, false) => Some((ErrorKind::Protocol, "the rendezvous server does not speak FMI's protocol")),
+            (Some(_), true) => Some((
+                ErrorKind::Auth,
+                "the rendezvous server speaks protocol 1, in which nobody proves the job secret (FMI_SECRET)",
+            )),
+            (None, true) => None,
+        };
+        match why {
+            Some((kind, text)) => self.server_refused(poller, Error::new(kind, text)),
+            None => {
+                self.logger.log(LogLevel::Info, format_args!("the rendezvous server speaks protocol 1"));
+                self.speak(Dialect::TcPunch);
+            }
+        }
+        false
+    }
+
+    /// From now on the server is spoken to in this protocol.
+    pub(super) fn speak(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
+        if dialect == Dialect::TcPunch {
+            // There is no epoch of the job: each link's own is its nonces.
+            self.punching.introduce(self.identity([0; 16]));
+            for peer in self.wanted.clone() {
+                self.pairs.ask(peer);
+            }
+        }
+    }
+
+    fn identity(&self, epoch: [u8; 16]) -> Identity {
+        Identity {
+            rank: self.membership.rank,
+            size: self.membership.size,
+            epoch,
+            fingerprint: self.membership.fingerprint,
+            secret: self.settings.secret.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Tries again after a while; the calls that need the server do not wait
+    /// longer than [`SERVER_PATIENCE`].
+    fn server_unreachable(&mut self, poller: &Poller, error: io::Error, now: Instant) {
+        self.note_unreachable(poller, error, now);
+        self.server = Server::Waiting { until: now + jittered(self.backoff) };
+        self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
+    }
+
+    /// The server could not be reached: what needs it fails once that has lasted
+    /// long enough.
+    pub(super) fn note_unreachable(&mut self, poller: &Poller, error: io::Error, now: Instant) {
+        let DirectSettings { host, port, .. } = &self.settings;
+        let since = *self.unreachable_since.get_or_insert(now);
+        if now - since >= SERVER_PATIENCE {
+            let errno = error.raw_os_error().unwrap_or(0);
+            let text = format!("the rendezvous server at {host}:{port} cannot be reached: {error}");
+            let error = Error::new(ErrorKind::Connect, text).with_errno(errno);
+            self.logger.log(LogLevel::Error, format_args!("{error}"));
+            self.fail_all(poller, &error);
+        }
+        self.last_error = Some(error);
+    }
+
+    /// The server has answered.
+    pub(super) fn note_reached(&mut self) {
+        self.unreachable_since = None;
+        self.last_error = None;
+        self.backoff = FIRST_BACKOFF;
+    }
+}
+
+/// The helper thread takes no signal that the host process waits for.
+fn block_signals() {
+    // SAFETY: the set is filled before it is used; the calls touch only this
+    // thread's mask.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+    }
+}
