@@ -95,15 +95,20 @@ impl TcpLink {
     }
 
     pub(super) fn unacknowledged(&self) -> usize {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
-        let status = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
-        if status == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+        unacknowledged(&self.socket)
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// Bytes of a connected socket that the other side's kernel has not acknowledged.
+pub(crate) fn unacknowledged(socket: &impl AsRawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    if status == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
 /// Whether both ends of a connected socket are on this host.

@@ -4,9 +4,11 @@
 //! Both sides start when the server says GO. From the port that the server has
 //! seen, each connects to all addresses of the other and listens at once; a NAT
 //! then takes the other's packets for answers to its own host's. What is refused
-//! is tried again within milliseconds: two NATs that answer by a reset let each
-//! other through only where both packets are under way at the same moment. What
-//! is not answered is closed and started again, sooner than the kernel would.
+//! is tried again at once: where a NAT answers unsolicited packets by a reset or
+//! an ICMP message, the two come together only while both have a packet under
+//! way, and a rank that sends the next one as soon as the last is refused always
+//! has. What is not answered is closed and started again, sooner than the kernel
+//! would.
 //!
 //! A connection counts only after the [handshake](crate::link::handshake): a
 //! stranger is dropped, and of several good ones the lower rank decides for the
@@ -31,17 +33,23 @@ use super::sockets::{bound_socket, connected, ends, listen_on, recv_from, send_t
 use crate::endpoint::poller::{Interest, Poller, Token};
 use crate::error::{Error, ErrorKind};
 use crate::link::handshake::{Handshake, Identity};
-use crate::link::tcp::is_same_host;
+use crate::link::tcp::{is_same_host, unacknowledged};
 use crate::log::{LogLevel, Logger};
 
 /// How long a connection may take to say who it is.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a handshake that has begun may make no progress.
+/// How long a handshake that has begun may make no progress; and how long while
+/// bytes of ours are not even acknowledged by the peer's kernel.
 const STALL_PATIENCE: Duration = Duration::from_secs(2);
+const ACKNOWLEDGEMENT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// After a refusal: the first try again, and the longest pause between tries. A
-/// refused try costs some 20 us.
+/// How many refusals of an address in a round are answered by the next try at
+/// once: more than the ranks' starts lie apart, in round trips. (A refused try
+/// costs some 20 us.)
+const EAGER_TRIES: u32 = 100;
+
+/// After these: the first pause between tries, and the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(5);
 
@@ -104,6 +112,8 @@ struct Candidate {
     retry: Instant,
     pause: Duration,
     answer: Duration,
+    /// Tries at once that are left in this round.
+    eager: u32,
     tries: u32,
     last_error: Option<String>,
     is_stranger: bool,
@@ -116,6 +126,7 @@ struct Pairing {
     /// `None` until it is connected.
     handshake: Option<Handshake>,
     watched: Interest,
+    since: Instant,
     /// When to give it up, where it makes no progress until then.
     patience: Option<Instant>,
     round: u32,
@@ -269,7 +280,7 @@ impl Punching {
         if self.identity.is_none() {
             return false;
         }
-        let moved = self.accept(poller, now) | self.connect(poller, now) | self.advance_all(poller, now);
+        let moved = self.accept(poller, now) | self.advance_all(poller, now) | self.connect(poller, now);
         self.end_rounds(poller, now);
         moved
     }
@@ -294,6 +305,7 @@ impl Punching {
                         origin: Origin::Accepted,
                         handshake: Some(Handshake::accepting(identity.clone(), !same_host)),
                         watched: Interest::Read,
+                        since: now,
                         patience: Some(now + HANDSHAKE_PATIENCE),
                         round: 0,
                     });
@@ -339,6 +351,7 @@ impl Punching {
                             origin: Origin::Connected { peer, address },
                             handshake: None,
                             watched: Interest::Write,
+                            since: now,
                             patience: Some(now + candidate.answer),
                             round: attempt.round,
                         });
@@ -367,11 +380,10 @@ impl Punching {
             Ok(Progress::Nothing) => {
                 // Late only if it is still silent: it may have spoken in time,
                 // while this rank was outside of FMI calls.
-                let is_late = self.pairings[key].patience.is_some_and(|patience| now >= patience);
-                if is_late {
+                if self.pairings[key].patience.is_some_and(|patience| now >= patience) {
                     self.give_up(poller, key, now);
                 }
-                is_late
+                false
             }
             Ok(Progress::Moved) => {
                 self.pairings[key].note_progress(now);
@@ -493,9 +505,23 @@ impl Punching {
         }
     }
 
-    /// A connection that made no progress for too long.
+    /// A connection has made no progress for a while.
     fn give_up(&mut self, poller: &Poller, key: usize, now: Instant) {
-        let is_connected = self.pairings[key].handshake.is_some();
+        let pairing = &mut self.pairings[key];
+        let is_connected = pairing.handshake.is_some();
+        let is_dead = unacknowledged(&pairing.socket) > 0;
+        if is_connected && !is_dead {
+            // It is the peer's turn. Before its hello it may be outside of FMI
+            // calls.
+            let until = pairing.since + STALL_PATIENCE;
+            match (pairing.is_introduced(), pairing.origin) {
+                (true, _) if now < until => return pairing.patience = Some(until),
+                (false, Origin::Connected { .. }) => return pairing.patience = None,
+                _ => {}
+            }
+        }
+        // A reset: a NAT that has a wrong idea of the connection forgets it.
+        let _ = pairing.socket.set_linger(Some(Duration::ZERO));
         self.drop_failed(poller, key, |candidate| {
             let why = if is_connected { "the connection stalled" } else { "no answer" };
             candidate.last_error = Some(why.into());
@@ -580,6 +606,7 @@ impl Candidate {
             retry: now,
             pause: FIRST_RETRY,
             answer: FIRST_ANSWER,
+            eager: EAGER_TRIES,
             tries: 0,
             last_error: None,
             is_stranger: false,
@@ -590,6 +617,7 @@ impl Candidate {
         self.retry = now;
         self.pause = FIRST_RETRY;
         self.answer = FIRST_ANSWER;
+        self.eager = EAGER_TRIES;
     }
 
     fn refused(&mut self, error: &io::Error, now: Instant) {
@@ -597,6 +625,11 @@ impl Candidate {
         // our listener.
         if error.kind() != io::ErrorKind::AddrNotAvailable {
             self.last_error = Some(error.to_string());
+        }
+        if error.kind() == io::ErrorKind::ConnectionRefused && self.eager > 0 {
+            self.eager -= 1;
+            self.retry = now;
+            return;
         }
         self.retry = now + jittered(self.pause);
         self.pause = (self.pause * 3 / 2).min(LAST_RETRY);
@@ -616,14 +649,19 @@ impl Pairing {
         self.handshake.as_ref().is_some_and(Handshake::is_introduced)
     }
 
-    /// A peer may be outside of FMI calls until it has said hello; who has begun
-    /// goes on.
     fn note_progress(&mut self, now: Instant) {
-        self.patience = match self.origin {
-            _ if self.is_introduced() => Some(now + STALL_PATIENCE),
-            Origin::Connected { .. } => None,
-            Origin::Accepted => self.patience,
-        };
+        match self.origin {
+            _ if self.is_introduced() => {
+                self.since = now;
+                self.patience = Some(now + ACKNOWLEDGEMENT_PATIENCE);
+            }
+            // It stands, and our hello is on its way.
+            Origin::Connected { .. } => {
+                let round_trip = now - self.since;
+                self.patience = Some(now + 4 * round_trip + FIRST_ANSWER);
+            }
+            Origin::Accepted => {}
+        }
     }
 }
 
