@@ -44,12 +44,13 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 const STALL_PATIENCE: Duration = Duration::from_secs(2);
 const ACKNOWLEDGEMENT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How many refusals of an address in a round are answered by the next try at
-/// once: more than the ranks' starts lie apart, in round trips. (A refused try
-/// costs some 20 us.)
-const EAGER_TRIES: u32 = 100;
+/// How many refusals of an address are answered by the next try at once: at the
+/// start of a round more than the ranks' starts lie apart, in round trips; and
+/// after each pause. (A refused try costs some 20 us.)
+const FIRST_BURST: u32 = 100;
+const BURST: u32 = 10;
 
-/// After these: the first pause between tries, and the longest.
+/// Between the bursts: the first pause, and the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(5);
 
@@ -112,7 +113,7 @@ struct Candidate {
     retry: Instant,
     pause: Duration,
     answer: Duration,
-    /// Tries at once that are left in this round.
+    /// Tries at once that are left before the next pause.
     eager: u32,
     tries: u32,
     last_error: Option<String>,
@@ -606,7 +607,7 @@ impl Candidate {
             retry: now,
             pause: FIRST_RETRY,
             answer: FIRST_ANSWER,
-            eager: EAGER_TRIES,
+            eager: FIRST_BURST,
             tries: 0,
             last_error: None,
             is_stranger: false,
@@ -617,7 +618,7 @@ impl Candidate {
         self.retry = now;
         self.pause = FIRST_RETRY;
         self.answer = FIRST_ANSWER;
-        self.eager = EAGER_TRIES;
+        self.eager = FIRST_BURST;
     }
 
     fn refused(&mut self, error: &io::Error, now: Instant) {
@@ -631,6 +632,7 @@ impl Candidate {
             self.retry = now;
             return;
         }
+        self.eager = BURST;
         self.retry = now + jittered(self.pause);
         self.pause = (self.pause * 3 / 2).min(LAST_RETRY);
     }
