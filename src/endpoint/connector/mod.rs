@@ -353,7 +353,12 @@ impl Connector {
 /// Between half of the time and the whole: ranks that failed together do not
 /// come back together.
 fn jittered(time: Duration) -> Duration {
+    time / 2 + random(time / 2)
+}
+
+/// Some time up to this one.
+fn random(time: Duration) -> Duration {
     let mut byte = [0u8; 1];
     let _ = getrandom::fill(&mut byte);
-    time / 2 + time * u32::from(byte[0]) / 512
+    time * u32::from(byte[0]) / 256
 }

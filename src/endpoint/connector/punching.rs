@@ -21,15 +21,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 use socket2::Socket;
 
-use super::jittered;
-use super::sockets::{bound_socket, connected, ends, listen_on, recv_from, send_to, start_connecting};
+use super::sockets::{
+    bound_socket, connected, ends, ignore_connects_of, listen_on, recv_from, send_to, start_connecting,
+};
+use super::{jittered, random};
 use crate::endpoint::poller::{Interest, Poller, Token};
 use crate::error::{Error, ErrorKind};
 use crate::link::handshake::{Handshake, Identity};
@@ -49,6 +51,15 @@ const ACKNOWLEDGEMENT_PATIENCE: Duration = Duration::from_millis(500);
 /// after each pause. (A refused try costs some 20 us.)
 const FIRST_BURST: u32 = 100;
 const BURST: u32 = 10;
+
+/// The next try of a burst comes within this time, at random: two ranks whose
+/// tries keep missing each other do not go on in step. (Measured in namespaces of
+/// one host, where a round trip takes 100 us: two NATs that answer by resets let
+/// each other through after some tens of tries.)
+const SPREAD: Duration = Duration::from_micros(150);
+
+/// The most addresses that a listener is told to ignore.
+const MAX_IGNORED: usize = 256;
 
 /// Between the bursts: the first pause, and the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -92,6 +103,8 @@ pub(super) type PortKey = usize;
 struct Port {
     local: SocketAddr,
     listener: Socket,
+    /// Whose connects the listener ignores.
+    ignored: Vec<SocketAddrV4>,
 }
 
 /// The way to one peer, while it is tried.
@@ -175,7 +188,7 @@ impl Punching {
     pub(super) fn open_port(&mut self, poller: &Poller, local: SocketAddr) -> io::Result<PortKey> {
         let listener = listen_on(&local)?;
         poller.add(listener.as_raw_fd(), Token::Listener, Interest::Read)?;
-        Ok(self.ports.insert(Port { local, listener }))
+        Ok(self.ports.insert(Port { local, listener, ignored: Vec::new() }))
     }
 
     pub(super) fn close_port(&mut self, poller: &Poller, port: PortKey) {
@@ -218,6 +231,27 @@ impl Punching {
                 attempt.candidates.push(Candidate::new(address, now));
             }
         }
+        self.update_ignored(port);
+    }
+
+    /// Has the listener ignore the addresses that are being connected to. Those
+    /// of this host have no NAT before them.
+    fn update_ignored(&mut self, key: PortKey) {
+        let Some(port) = self.ports.get_mut(key) else { return };
+        let running = self.attempts.values().filter(|attempt| attempt.port == key && !attempt.is_over);
+        let addresses = running.flat_map(|attempt| &attempt.candidates).map(|candidate| candidate.address);
+        let away = addresses.filter(|address| address.ip() != port.local.ip() && !address.ip().is_loopback());
+        let ignored: Vec<SocketAddrV4> = away
+            .filter_map(|address| match address {
+                SocketAddr::V4(address) => Some(address),
+                SocketAddr::V6(_) => None,
+            })
+            .take(MAX_IGNORED)
+            .collect();
+        // Where the kernel has no filters, some pairs need another round.
+        if ignored != port.ignored && ignore_connects_of(&port.listener, &ignored).is_ok() {
+            port.ignored = ignored;
+        }
     }
 
     /// How many rounds with `peer` have begun since there was a link or a failure.
@@ -249,7 +283,9 @@ impl Punching {
 
     /// Ends everything with `peer`.
     pub(super) fn forget(&mut self, poller: &Poller, peer: u32) {
-        self.attempts.remove(&peer);
+        if let Some(attempt) = self.attempts.remove(&peer) {
+            self.update_ignored(attempt.port);
+        }
         let theirs = |(key, pairing): (usize, &Pairing)| (pairing.peer() == Some(peer)).then_some(key);
         let keys: Vec<usize> = self.pairings.iter().filter_map(theirs).collect();
         for key in keys {
@@ -294,6 +330,8 @@ impl Punching {
             for _ in 0..ACCEPTED_AT_ONCE {
                 let Ok((socket, _)) = self.ports[port].listener.accept() else { break };
                 moved = true;
+                // It has inherited the listener's.
+                let _ = socket.detach_filter();
                 let Ok(same_host) = socket.set_nonblocking(true).and_then(|()| is_same_host(&socket)) else {
                     continue;
                 };
@@ -590,6 +628,8 @@ impl Punching {
             }
             if let Some(attempt) = self.attempts.get_mut(&peer) {
                 attempt.is_over = true;
+                let port = attempt.port;
+                self.update_ignored(port);
             }
             self.results.push_back(Punched::Exhausted { peer });
         }
@@ -629,7 +669,7 @@ impl Candidate {
         }
         if error.kind() == io::ErrorKind::ConnectionRefused && self.eager > 0 {
             self.eager -= 1;
-            self.retry = now;
+            self.retry = now + random(SPREAD);
             return;
         }
         self.eager = BURST;

@@ -3,9 +3,10 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 /// Of the kernel, which may cap it: peers come while this rank computes, and
 /// strangers with them.
@@ -42,16 +43,74 @@ pub(super) fn start_connecting(socket: &Socket, address: &SocketAddr) -> io::Res
     }
 }
 
-/// Whether a connect that was started has succeeded.
+/// Whether a connect that was started has succeeded. The state says so, not
+/// SO_ERROR alone: an ICMP message that has not ended the try shows there too.
 pub(super) fn connected(socket: &Socket) -> io::Result<bool> {
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
+    match tcp_state(socket)? {
+        TCP_SYN_SENT | TCP_SYN_RECV => Ok(false),
+        TCP_CLOSE => Err(socket.take_error()?.unwrap_or_else(|| io::ErrorKind::NotConnected.into())),
+        _ => Ok(true),
     }
-    match socket.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
+}
+
+const TCP_SYN_SENT: u8 = 2;
+const TCP_SYN_RECV: u8 = 3;
+const TCP_CLOSE: u8 = 7;
+
+/// The connection's state, by the kernel's numbers.
+fn tcp_state(socket: &Socket) -> io::Result<u8> {
+    // The state is the first byte of the information, of which the kernel gives
+    // as much as there is room for.
+    let mut state = 0u8;
+    let mut length: libc::socklen_t = 1;
+    // SAFETY: `state` has room for the one byte that is stated.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &mut length,
+        )
+    };
+    if status == 0 { Ok(state) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has a listener ignore those who ask for a connection from the `sources`:
+/// they are connected to, and must find the connection that is under way. Were
+/// the listener to answer, it would begin at another sequence number than our
+/// own packets did, and a NAT between would take its answers for strays.
+pub(super) fn ignore_connects_of(listener: &Socket, sources: &[SocketAddrV4]) -> io::Result<()> {
+    const FLAGS: u32 = 13;
+    const SYN_AND_ACK: u32 = 0x12;
+    const SYN: u32 = 0x02;
+    const SOURCE_PORT: u32 = 0;
+    const SOURCE_ADDRESS: u32 = libc::SKF_NET_OFF as u32 + 12;
+    const ACCEPT: u32 = u32::MAX;
+    let instruction = |code: u32, jt: u8, jf: u8, k: u32| SockFilter::new(code as u16, jt, jf, k);
+    let load_byte = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+    let load_half = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+    let load_word = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let and = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let end = libc::BPF_RET | libc::BPF_K;
+    let mut program = vec![
+        instruction(load_byte, 0, 0, FLAGS),
+        instruction(and, 0, 0, SYN_AND_ACK),
+        instruction(equal, 1, 0, SYN),
+        instruction(end, 0, 0, ACCEPT),
+    ];
+    for source in sources {
+        program.extend([
+            instruction(load_word, 0, 0, SOURCE_ADDRESS),
+            instruction(equal, 0, 3, source.ip().to_bits()),
+            instruction(load_half, 0, 0, SOURCE_PORT),
+            instruction(equal, 0, 1, source.port().into()),
+            instruction(end, 0, 0, 0),
+        ]);
     }
+    program.push(instruction(end, 0, 0, ACCEPT));
+    listener.attach_filter(&program)
 }
 
 /// The two ends of a connected socket.
@@ -144,6 +203,30 @@ mod tests {
         assert!(endpoints.iter().all(|endpoint| endpoint.port() == 77 && !endpoint.ip().is_loopback()));
         let local: SocketAddr = "127.0.0.1:77".parse().unwrap();
         assert_eq!(private_endpoints(local), [local]);
+    }
+
+    #[test]
+    fn a_listener_ignores_whom_it_is_told_to() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let connect = |listener: &Socket, from: &Socket| {
+            from.connect_timeout(&listener.local_addr().unwrap(), std::time::Duration::from_millis(200))
+        };
+        let local = bound_socket(&any, 0).unwrap().local_addr().unwrap().as_socket().unwrap();
+        let listener = listen_on(&SocketAddr::from((Ipv4Addr::LOCALHOST, local.port()))).unwrap();
+        let sockets = [(); 3].map(|()| bound_socket(&any, 0).unwrap());
+        let source = |socket: &Socket| {
+            let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+            SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+        };
+        let elsewhere = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), source(&sockets[2]).port());
+        ignore_connects_of(&listener, &[source(&sockets[0]), source(&sockets[1]), elsewhere]).unwrap();
+        let target = Socket::from(listener.try_clone().unwrap());
+        for ignored in &sockets[..2] {
+            assert_eq!(connect(&target, ignored).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        connect(&target, &sockets[2]).unwrap();
+        ignore_connects_of(&listener, &[]).unwrap();
+        connect(&target, &bound_socket(&any, source(&sockets[0]).port()).unwrap()).unwrap();
     }
 
     #[test]
