@@ -226,7 +226,9 @@ mod tests {
         }
         connect(&target, &sockets[2]).unwrap();
         ignore_connects_of(&listener, &[]).unwrap();
-        connect(&target, &bound_socket(&any, source(&sockets[0]).port()).unwrap()).unwrap();
+        let port = source(&sockets[0]).port();
+        drop(sockets);
+        connect(&target, &bound_socket(&any, port).unwrap()).unwrap();
     }
 
     #[test]
