@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use super::sockets::{bound_socket, connected, private_endpoints, recv_from, send_to, start_connecting};
-use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, Outcome, jittered};
+use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, Outcome, jittered, tcpunch};
 use crate::config::DirectSettings;
 use crate::endpoint::host::host_id;
 use crate::endpoint::poller::{Interest, Poller, Token};
@@ -324,20 +324,15 @@ impl Connector {
         if let Some(port) = self.port.take() {
             self.punching.close_port(poller, port);
         }
-        let why = match (&self.settings.secret, super::tcpunch::is_answer(bytes)) {
-            (_, false) => Some((ErrorKind::Protocol, "the rendezvous server does not speak FMI's protocol")),
-            (Some(_), true) => Some((
-                ErrorKind::Auth,
-                "the rendezvous server speaks protocol 1, in which nobody proves the job secret (FMI_SECRET)",
-            )),
-            (None, true) => None,
-        };
-        match why {
-            Some((kind, text)) => self.server_refused(poller, Error::new(kind, text)),
-            None => {
-                self.logger.log(LogLevel::Info, format_args!("the rendezvous server speaks protocol 1"));
-                self.speak(Dialect::TcPunch);
-            }
+        if tcpunch::is_answer(bytes) {
+            self.logger.log(LogLevel::Info, format_args!("the rendezvous server speaks protocol 1"));
+            self.speak(Dialect::TcPunch);
+        } else {
+            let text = "the rendezvous server does not speak FMI's protocol";
+            self.refused = Some(Error::new(ErrorKind::Protocol, text).with_channel("Direct"));
+        }
+        if let Some(error) = self.refused.clone() {
+            self.server_refused(poller, error);
         }
         false
     }
@@ -346,6 +341,11 @@ impl Connector {
     pub(super) fn speak(&mut self, dialect: Dialect) {
         self.dialect = dialect;
         if dialect == Dialect::TcPunch {
+            if self.settings.secret.is_some() {
+                let text = "protocol 1 of the rendezvous server has no place for the job secret (FMI_SECRET)";
+                self.refused = Some(Error::new(ErrorKind::Auth, text).with_channel("Direct"));
+                return;
+            }
             // There is no epoch of the job: each link's own is its nonces.
             self.punching.introduce(self.identity([0; 16]));
             for peer in self.wanted.clone() {
