@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::mem::ManuallyDrop;
+use std::net::SocketAddrV4;
 use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -35,21 +36,51 @@ pub(crate) fn wake(comm: &Communicator) {
     pipe.write_all(b"!").unwrap();
 }
 
-/// The ports on which this process listens, by the kernel's tables.
-pub(crate) fn listening_ports() -> Vec<u16> {
+/// A line of the kernel's table of TCP sockets.
+pub(crate) struct TcpSocket {
+    pub(crate) local: SocketAddrV4,
+    pub(crate) remote: SocketAddrV4,
+    pub(crate) listens: bool,
+    pub(crate) is_connected: bool,
+    inode: String,
+}
+
+/// The IPv4 sockets that a table such as `/proc/self/net/tcp` lists.
+pub(crate) fn tcp_table(path: &str) -> Vec<TcpSocket> {
+    let address = |text: &str| {
+        let (ip, port) = text.split_once(':').unwrap();
+        let ip = u32::from_str_radix(ip, 16).unwrap().to_ne_bytes();
+        SocketAddrV4::new(ip.into(), u16::from_str_radix(port, 16).unwrap())
+    };
+    let table = std::fs::read_to_string(path).unwrap();
+    let sockets = table.lines().skip(1).map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        TcpSocket {
+            local: address(fields[1]),
+            remote: address(fields[2]),
+            listens: fields[3] == "0A",
+            is_connected: fields[3] == "01",
+            inode: fields[9].to_owned(),
+        }
+    });
+    sockets.collect()
+}
+
+/// The TCP sockets of this process.
+pub(crate) fn own_sockets() -> Vec<TcpSocket> {
     let inodes: Vec<String> = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
         .collect();
-    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let ports = table.lines().skip(1).filter_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let listens = fields[3] == "0A" && inodes.iter().any(|inode| inode == fields[9]);
-        let (_, port) = fields[1].split_once(':')?;
-        listens.then(|| u16::from_str_radix(port, 16).unwrap())
-    });
-    ports.collect()
+    let mut sockets = tcp_table("/proc/self/net/tcp");
+    sockets.retain(|socket| inodes.contains(&socket.inode));
+    sockets
+}
+
+/// The ports on which this process listens.
+pub(crate) fn listening_ports() -> Vec<u16> {
+    own_sockets().iter().filter(|socket| socket.listens).map(|socket| socket.local.port()).collect()
 }
 
 /// Runs `body` for each channel in turn.
