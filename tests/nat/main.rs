@@ -1,0 +1,461 @@
+//! Ranks behind NATs, in a lab of network namespaces. Where no lab can be built
+//! the tests say so, and are counted as skipped.
+//!
+//! `make nat` (`FMI_NAT=full`) tries every pair of kinds and prints the figures;
+//! `make test` a selection.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod lab;
+mod ranks;
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, ErrorKind as IoErrorKind, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fmi::ErrorKind;
+use lab::{Host, Kind, Lab, SERVER, Site};
+use ranks::{Job, Rank, now};
+use socket2::{Domain, Socket, Type};
+use support::watched;
+
+/// A test hangs that takes longer: the whole matrix needs less.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// The deadline of calls that succeed.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The deadline of calls between hosts that cannot connect.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many pairs are tried at once: each spins on two processors.
+const AT_ONCE: usize = 2;
+
+/// Whether everything is to be tried, or a selection.
+fn is_full() -> bool {
+    std::env::var_os("FMI_NAT").is_some_and(|value| value == "full")
+}
+
+/// Runs `body` where a lab can be built.
+fn in_lab(body: impl FnOnce() + Send + 'static) {
+    if let Err(why) = lab::available() {
+        // Not by eprintln!, which nobody sees of a test that passes. The line is
+        // what scripts/count-tests.sh counts.
+        let _ = writeln!(std::io::stderr(), "\nSKIPPED: nat lab: {why}");
+        return;
+    }
+    watched(LIMIT, body);
+}
+
+#[test]
+#[ignore = "the program of the ranks"]
+fn rank_program() {
+    ranks::program();
+}
+
+/// Tries each pair (rank 0 behind the first kind, rank 1 behind the second), a
+/// few at once, prints what became of them, and panics if one failed.
+fn try_pairs(pairs: &[(Kind, Kind)], attempt: impl Fn(Kind, Kind) -> Result<String, String> + Sync) {
+    let start = Instant::now();
+    let waiting = Mutex::new(pairs.iter().copied().collect::<VecDeque<_>>());
+    let failures = Mutex::new(0);
+    let work = || {
+        loop {
+            let Some((a, b)) = waiting.lock().unwrap().pop_front() else { return };
+            match attempt(a, b) {
+                Ok(result) => println!("{a:?} and {b:?}: {result}"),
+                Err(why) => {
+                    *failures.lock().unwrap() += 1;
+                    println!("{a:?} and {b:?}: FAILED: {why}");
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    println!("{} pairs in {:.1?}", pairs.len(), start.elapsed());
+    let failures = failures.into_inner().unwrap();
+    assert_eq!(failures, 0, "{failures} of {} pairs failed", pairs.len());
+}
+
+/// All ordered pairs of kinds for which `wanted` holds.
+fn pairs_where(wanted: impl Fn(Kind, Kind) -> bool) -> Vec<(Kind, Kind)> {
+    let pairs = Kind::ALL.iter().flat_map(|a| Kind::ALL.iter().map(|b| (*a, *b)));
+    pairs.filter(|(a, b)| wanted(*a, *b)).collect()
+}
+
+/// Starts rank 0 and 1 of a job.
+fn start_pair(job: &Job, a: &Host, b: &Host) -> [Rank; 2] {
+    [job.start(0, a), job.start(1, b)]
+}
+
+fn median(times: &mut [Duration]) -> Option<Duration> {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied()
+}
+
+#[test]
+fn pairs_that_can_connect_do() {
+    use Kind::{Icmp, None, Open, Pr, Prnp, Rst, Sym};
+    in_lab(|| {
+        let selection = [
+            (None, Pr),
+            (Pr, Pr),
+            (Rst, Rst),
+            (Icmp, Prnp),
+            (Prnp, Rst),
+            (Pr, Open),
+            (Sym, None),
+            (Open, Sym),
+        ];
+        let pairs = if is_full() { pairs_where(Kind::is_direct_with) } else { selection.to_vec() };
+        let times = Mutex::new(Vec::new());
+        try_pairs(&pairs, |a, b| {
+            let lab = Lab::of_kinds(&[a, b]);
+            let job = Job::new("exchange", 2, TIMEOUT);
+            let hosts = [lab.host(0, 0), lab.host(1, 0)];
+            let mut pair = start_pair(&job, hosts[0], hosts[1]);
+            for rank in &mut pair {
+                rank.done()?;
+            }
+            for (rank, other) in pair.iter().zip([hosts[1], hosts[0]]) {
+                match rank.paths()[..] {
+                    [path] if path == other.public => {}
+                    ref paths => return Err(format!("not direct, but by {paths:?}")),
+                }
+            }
+            let after: Vec<_> = pair.iter().filter_map(Rank::linked_after).collect();
+            if a.keeps_ports() && b.keeps_ports() {
+                times.lock().unwrap().extend(&after);
+            }
+            Ok(format!("linked after {after:?}"))
+        });
+        let mut times = times.into_inner().unwrap();
+        println!(
+            "from GO to a link where ports are kept: median {:?}, worst {:?}, of {}",
+            median(&mut times),
+            times.last(),
+            times.len()
+        );
+    });
+}
+
+#[test]
+fn pairs_that_cannot_connect_say_why() {
+    use Kind::{Egress, Open, Pr, Prnp, Sym};
+    in_lab(|| {
+        let selection = [(Sym, Sym), (Prnp, Sym), (Egress, Open), (Pr, Egress)];
+        let cannot = |a: Kind, b| !a.is_direct_with(b);
+        let pairs = if is_full() { pairs_where(cannot) } else { selection.to_vec() };
+        try_pairs(&pairs, |a, b| {
+            let lab = Lab::of_kinds(&[a, b]);
+            let job = Job::new("exchange", 2, SHORT_TIMEOUT);
+            let (start, hosts) = (Instant::now(), [lab.host(0, 0), lab.host(1, 0)]);
+            let mut said = Vec::new();
+            for (rank, other) in start_pair(&job, hosts[0], hosts[1]).iter_mut().zip([hosts[1], hosts[0]]) {
+                let failure = rank.failed()?;
+                if !failure.is(ErrorKind::Connect) || !failure.text.contains(&format!("{}:", other.public)) {
+                    return Err(format!(
+                        "not CONNECT with what was tried: {} {}",
+                        failure.kind, failure.text
+                    ));
+                }
+                said.push(failure.text);
+            }
+            // The deadline, and what processes take to start and end.
+            let after = start.elapsed();
+            if after > SHORT_TIMEOUT + Duration::from_secs(2) {
+                return Err(format!("only after {after:?}: {said:?}"));
+            }
+            Ok(format!("after {after:.1?}: {}", said[0]))
+        });
+    });
+}
+
+/// The router does not send back what its hosts send to its public address:
+/// hosts of one network connect inside, also where each has a public address.
+#[test]
+fn hosts_of_one_network_connect_inside() {
+    in_lab(|| {
+        for site in [Site::new(Kind::Pr).hosts(2), Site::new(Kind::Open).hosts(2).own_addresses()] {
+            let lab = Lab::new(std::slice::from_ref(&site));
+            let job = Job::new("exchange", 2, TIMEOUT);
+            let hosts = [lab.host(0, 0), lab.host(0, 1)];
+            let mut pair = start_pair(&job, hosts[0], hosts[1]);
+            for (rank, other) in pair.iter_mut().zip([hosts[1], hosts[0]]) {
+                rank.done().unwrap();
+                assert_eq!(rank.paths(), [other.address], "{site:?}");
+            }
+            println!("{site:?}: linked after {:?}", pair.each_ref().map(Rank::linked_after));
+        }
+    });
+}
+
+/// The peer's private address is that of somebody else here: of this host
+/// itself, or of its neighbour.
+#[test]
+fn the_same_private_network_on_both_sides() {
+    in_lab(|| {
+        let home = Site::new(Kind::Pr).hosts(2).network(Ipv4Addr::new(192, 168, 1, 0));
+        let lab = Lab::new(&[home.clone(), home]);
+        for other in 0..2 {
+            let job = Job::new("exchange", 2, TIMEOUT);
+            for rank in &mut start_pair(&job, lab.host(0, 0), lab.host(1, other)) {
+                rank.done().unwrap();
+                assert!(rank.paths().iter().all(|path| !path.is_private()), "{:?}", rank.paths());
+            }
+        }
+    });
+}
+
+/// Four ranks on each of two hosts, and one with a public address: every pair.
+#[test]
+fn eight_ranks_behind_one_nat_and_a_public_one() {
+    in_lab(|| {
+        let lab = Lab::new(&[Site::new(Kind::Pr).hosts(2)]);
+        let job = Job::new("exchange", 9, TIMEOUT);
+        let mut ranks: Vec<_> = (0..8).map(|rank| job.start(rank, lab.host(0, rank as usize % 2))).collect();
+        ranks.push(job.start(8, lab.public()));
+        for rank in &mut ranks {
+            rank.done().unwrap();
+        }
+        for rank in &ranks[..8] {
+            let inside = rank.paths().iter().filter(|path| path.is_private()).count();
+            assert_eq!((inside, rank.paths().len()), (7, 8), "{:?}", rank.paths());
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_comes_late() {
+    in_lab(|| {
+        let delays: &[u64] = if is_full() { &[200, 1000, 5000] } else { &[200] };
+        for delay in delays {
+            for late in 0..2 {
+                let lab = Lab::of_kinds(&[Kind::Pr, Kind::Rst]);
+                let job = Job::new("exchange", 2, TIMEOUT);
+                let mut first = job.start(1 - late, lab.host(1 - late as usize, 0));
+                std::thread::sleep(Duration::from_millis(*delay));
+                let mut second = job.start(late, lab.host(late as usize, 0));
+                first.done().unwrap();
+                second.done().unwrap();
+                let after = [first.linked_after(), second.linked_after()];
+                println!("rank {late} {delay} ms late: linked after {after:?}");
+            }
+        }
+    });
+}
+
+/// One side is inside a call for 5 ms at a time only, also while it connects.
+#[test]
+fn a_peer_that_is_seldom_in_a_call() {
+    in_lab(|| {
+        let plans: &[&str] = if is_full() { &["visit 50", "visit 200"] } else { &["visit 50"] };
+        for plan in plans {
+            let lab = Lab::of_kinds(&[Kind::Pr, Kind::Pr]);
+            let job = Job::new(plan, 2, TIMEOUT);
+            let mut pair = start_pair(&job, lab.host(0, 0), lab.host(1, 0));
+            pair.iter_mut().for_each(|rank| rank.done().unwrap());
+            println!("{plan}: linked after {:?}", pair.each_ref().map(Rank::linked_after));
+        }
+    });
+}
+
+/// Connections of a stranger to whatever listens on `host`, silent ones and such
+/// as send garbage; `known` are the ports that have their share.
+fn pester(lab: &Lab, host: &Host, known: &mut Vec<u16>) -> Vec<TcpStream> {
+    let mut ports = host.listening_ports();
+    ports.retain(|port| !known.contains(port));
+    known.extend(&ports);
+    let connect = |port: u16| {
+        let address = SocketAddrV4::new(host.public, port).into();
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
+        if port % 2 == known.len() as u16 % 2 {
+            let _ = stream.write_all(&[b'G'; 500]);
+        }
+        Some(stream)
+    };
+    let connect_all = || ports.iter().flat_map(|port| [*port; 10]).filter_map(connect).collect();
+    lab.public().enter(connect_all)
+}
+
+/// A stranger is at the port before the peer, at rank 1's certainly and at rank
+/// 0's as soon as there is one.
+#[test]
+fn strangers_at_the_port_are_not_the_peer() {
+    in_lab(|| {
+        let lab = Lab::of_kinds(&[Kind::Open, Kind::Open]);
+        let job = Job::new("exchange", 2, TIMEOUT);
+        let (a, b) = (lab.host(0, 0), lab.host(1, 0));
+        let mut known = Vec::new();
+        let mut late = job.start(1, b);
+        let limit = Instant::now() + Duration::from_secs(5);
+        let mut strangers = Vec::new();
+        while strangers.is_empty() {
+            assert!(Instant::now() < limit, "nobody listens on {b:?}: {:?}", known);
+            strangers = pester(&lab, b, &mut known);
+        }
+        let at_rank_1 = strangers.len();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut known = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    strangers.extend(pester(&lab, a, &mut known));
+                }
+            });
+            let results = [job.start(0, a).done(), late.done()];
+            is_over.store(true, Ordering::Relaxed);
+            results.into_iter().for_each(Result::unwrap);
+        });
+        println!("{at_rank_1} strangers at rank 1, {} at rank 0", strangers.len() - at_rank_1);
+    });
+}
+
+/// Three ranks that are linked, the third with a public address; then nothing
+/// passes any more between the first two. Returns when, and the ranks.
+fn cut_between_two(plan: &'static str) -> (Lab, Vec<Rank>, Duration) {
+    let lab = Lab::of_kinds(&[Kind::Pr, Kind::Pr]);
+    let job = Job::new(plan, 3, Duration::from_secs(40));
+    let mut ranks =
+        vec![job.start(0, lab.host(0, 0)), job.start(1, lab.host(1, 0)), job.start(2, lab.public())];
+    for rank in &mut ranks {
+        rank.next("ready").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    lab.cut(0, 1);
+    (lab, ranks, now())
+}
+
+/// Far above what is promised (5 s), and far below the deadline of the calls.
+const NOTICED: Duration = Duration::from_secs(12);
+
+#[test]
+fn a_silent_cut_in_a_loop_of_allreduce_is_noticed_and_told() {
+    in_lab(|| {
+        let (_lab, mut ranks, start) = cut_between_two("allreduce");
+        let mut noticed = Vec::new();
+        for (number, rank) in ranks.iter_mut().enumerate() {
+            let failure = rank.failed().unwrap();
+            let after = failure.at - start;
+            println!("rank {number} knows after {after:.1?}: {} {}", failure.kind, failure.text);
+            assert!(failure.is(ErrorKind::PeerLost), "{}", failure.text);
+            assert!(after < NOTICED, "only after {after:?}");
+            noticed.push(after);
+        }
+        // Any of the two may have seen it first.
+        let first = noticed.iter().min().unwrap();
+        println!(
+            "noticed after {first:.2?}, told to all {:.0?} later",
+            *noticed.iter().max().unwrap() - *first
+        );
+    });
+}
+
+#[test]
+fn a_silent_cut_of_an_idle_link_is_noticed() {
+    in_lab(|| {
+        let (_lab, mut ranks, start) = cut_between_two("idle");
+        for (number, rank) in ranks[..2].iter_mut().enumerate() {
+            let failure = rank.failed().unwrap();
+            let after = failure.at - start;
+            println!("rank {number} knows after {after:.1?}: {} {}", failure.kind, failure.text);
+            assert!(failure.is(ErrorKind::PeerLost), "{}", failure.text);
+            assert_eq!(failure.peer, Some(1 - number as u32), "{}", failure.text);
+            assert!(after < NOTICED, "only after {after:?}");
+        }
+        // The third is not concerned: what it waits for comes.
+        ranks[2].done().unwrap();
+    });
+}
+
+/// The public address of a host's `port`, as it shows where `mirror` listens.
+fn seen(mirror: &TcpListener, host: &Host, port: u16) -> std::io::Result<SocketAddr> {
+    let address = mirror.local_addr()?;
+    let connect = || shared_socket(port).connect_timeout(&address.into(), Duration::from_millis(300));
+    host.enter(connect)?;
+    mirror.accept().map(|(_, from)| from)
+}
+
+/// A socket on a port that others of this host may share.
+fn shared_socket(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()).unwrap();
+    socket
+}
+
+/// The lab's own promise: which public port a host has, and who is let in.
+#[test]
+fn routers_do_what_their_kind_says() {
+    in_lab(|| {
+        let lab = Lab::of_kinds(&Kind::ALL);
+        let public = |port| SocketAddrV4::new(lab::second_address(), port);
+        let [mirror, another] = [SERVER.port(), SERVER.port() + 1]
+            .map(|port| lab.public().enter(|| TcpListener::bind(public(port)).unwrap()));
+        for (site, kind) in Kind::ALL.into_iter().enumerate() {
+            let host = lab.host(site, 0);
+            let listener = host.enter(|| shared_socket(0));
+            listener.listen(8).unwrap();
+            let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+            let address = seen(&mirror, host, port).unwrap();
+            assert_eq!(address.ip(), host.public, "{kind:?}");
+            assert_eq!(address.port() == port, kind.keeps_ports(), "{kind:?}: {port} is {address}");
+            match seen(&another, host, port) {
+                Err(error) => assert_eq!((kind, error.kind()), (Kind::Egress, IoErrorKind::TimedOut)),
+                Ok(other) => assert_eq!(other != address, kind == Kind::Sym, "{kind:?}: {other}"),
+            }
+            let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
+            let unsolicited = lab.public().enter(connect).map(drop).map_err(|error| error.kind());
+            let expected = match kind {
+                Kind::None | Kind::Open => Ok(()),
+                Kind::Rst | Kind::Icmp => Err(IoErrorKind::ConnectionRefused),
+                _ => Err(IoErrorKind::TimedOut),
+            };
+            assert_eq!(unsolicited, expected, "{kind:?}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "the program that is killed in its lab"]
+fn lab_program() {
+    let lab = Lab::of_kinds(&[Kind::Pr]);
+    println!("\nserver {}", lab.server());
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// A process that is killed takes those that it has started with it, and leaves
+/// namespaces; the next one removes them.
+#[test]
+fn nothing_is_left_of_a_lab() {
+    in_lab(|| {
+        let mut owner = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "lab_program", "--ignored", "--nocapture"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+        let server = lines.find_map(|line| Some(line.unwrap().strip_prefix("server ")?.to_owned())).unwrap();
+        let namespaces = lab::namespaces_of(owner.id());
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        assert_eq!(namespaces.len(), 3, "{namespaces:?}");
+        let limit = Instant::now() + Duration::from_secs(5);
+        while std::fs::exists(format!("/proc/{server}")).unwrap() {
+            assert!(Instant::now() < limit, "the server is left, process {server}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        lab::sweep();
+        assert!(lab::namespaces_of(owner.id()).is_empty());
+    });
+}
