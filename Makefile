@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test bench soak install clean help
+.PHONY: build demo test nat bench soak install clean help
 
 build: ## the library and the fmi command, in target/release
 	@scripts/dependencies.sh build
@@ -16,6 +16,9 @@ demo: ## build everything and run k-means in C on four ranks
 
 test: ## every test; installs missing tools through apt when it may
 	@scripts/test.sh
+
+nat: ## ranks behind NATs of every kind, all pairs; needs root
+	@scripts/nat.sh
 
 bench: ## figures of this machine, next to plain TCP
 	@scripts/bench.sh
