@@ -12,6 +12,7 @@ use crate::channel::direct::{CallIdentity, EngineCall};
 use crate::collective::{self, GatherBuffers, ReduceBuffers, ScatterBuffers};
 use crate::config::{Config, Settings};
 use crate::datatype::{Datatype, Element};
+use crate::descriptors;
 use crate::endpoint::{
     Deadline, Endpoint, EndpointConfig, Entered, RecvFuture, SendFuture, Signals, Stop, TransportConfig,
 };
@@ -142,6 +143,7 @@ impl Communicator {
         if rank >= size {
             return Err(argument(format!("rank {rank} is not in a job of size {size}")));
         }
+        descriptors::watch_forks()?;
         let signals = Arc::new(Signals::new()?);
         let mut channels = Vec::new();
         let mut add = |channel, transport, max_timeout: Option<Duration>| -> Result<()> {

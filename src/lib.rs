@@ -13,6 +13,7 @@ mod collective;
 mod communicator;
 mod config;
 mod datatype;
+mod descriptors;
 mod endpoint;
 mod engine;
 mod error;

@@ -7,7 +7,6 @@
 //! every link, makes connections, and looks at the wake-up pipe.
 
 mod connector;
-mod fork;
 mod host;
 mod patience;
 mod poller;
@@ -26,6 +25,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::config::{DirectSettings, InterruptFunction, WaitMode};
+use crate::descriptors;
 use crate::engine::frame::{FRAGMENT_MAX, HEADER_LEN};
 use crate::engine::{Engine, Envelope, RecvKey, Selector, SendKey, left_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -187,7 +187,7 @@ impl Endpoint {
         Ok(Self {
             core: ManuallyDrop::new(Mutex::new(RefCell::new(core))),
             closed: AtomicBool::new(false),
-            generation: fork::generation(),
+            generation: descriptors::generation(),
             interrupt,
             signals,
         })
@@ -223,7 +223,7 @@ impl Endpoint {
     }
 
     fn is_forked(&self) -> bool {
-        self.generation != fork::generation()
+        self.generation != descriptors::generation()
     }
 
     /// Leaves the job in order: says goodbye to every linked peer, and waits

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use crate::descriptors::Tracked;
 use crate::error::{Error, Result};
 
 /// How many events one look takes; the rest is still there at the next.
@@ -62,7 +63,7 @@ pub(super) enum Interest {
 }
 
 pub(super) struct Poller {
-    epoll: OwnedFd,
+    epoll: Tracked<OwnedFd>,
     events: Box<[libc::epoll_event; EVENTS]>,
 }
 
@@ -74,7 +75,7 @@ impl Poller {
             return Err(Error::io("epoll_create1", &io::Error::last_os_error()));
         }
         // SAFETY: the descriptor is new and ours.
-        let epoll = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let epoll = Tracked::new(unsafe { OwnedFd::from_raw_fd(descriptor) });
         Ok(Self { epoll, events: Box::new([libc::epoll_event { events: 0, u64: 0 }; EVENTS]) })
     }
 

@@ -6,12 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
+use crate::descriptors::Tracked;
 use crate::error::{Error, Result};
 
 /// Shared by a communicator and its endpoints; usable from any thread.
 pub(crate) struct Signals {
-    read: OwnedFd,
-    write: OwnedFd,
+    read: Tracked<OwnedFd>,
+    write: Tracked<OwnedFd>,
     abort: Mutex<Option<i32>>,
     abort_is_pending: AtomicBool,
 }
@@ -26,7 +27,7 @@ impl Signals {
             return Err(Error::io("pipe2", &io::Error::last_os_error()));
         }
         // SAFETY: both descriptors are new and ours.
-        let [read, write] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+        let [read, write] = ends.map(|end| Tracked::new(unsafe { OwnedFd::from_raw_fd(end) }));
         Ok(Self { read, write, abort: Mutex::new(None), abort_is_pending: AtomicBool::new(false) })
     }
 

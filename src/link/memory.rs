@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Part;
+use crate::descriptors::Tracked;
 use crate::error::{Error, Result};
 
 /// What fits in a pipe, in bytes: about what a TCP connection over loopback
@@ -64,7 +65,7 @@ struct PipeState {
 }
 
 struct Doorbell {
-    event: OwnedFd,
+    event: Tracked<OwnedFd>,
     sleeping: AtomicBool,
 }
 
@@ -261,7 +262,7 @@ impl Doorbell {
             return Err(Error::io("eventfd", &io::Error::last_os_error()).with_channel("Memory"));
         }
         // SAFETY: the descriptor is new and ours.
-        let event = unsafe { OwnedFd::from_raw_fd(event) };
+        let event = Tracked::new(unsafe { OwnedFd::from_raw_fd(event) });
         Ok(Self { event, sleeping: AtomicBool::new(false) })
     }
 

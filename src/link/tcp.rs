@@ -2,11 +2,12 @@
 //! small message.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use socket2::Socket;
 
 use super::Part;
+use crate::descriptors::Tracked;
 
 /// What is sent from one buffer: copying so little costs less than handing the
 /// kernel a list of two.
@@ -14,7 +15,7 @@ const SMALL: usize = 256;
 
 /// A connected socket.
 pub(crate) struct TcpLink {
-    socket: OwnedFd,
+    socket: Tracked<Socket>,
 }
 
 impl TcpLink {
@@ -25,7 +26,7 @@ impl TcpLink {
     /// transfers of 1 MiB between processes of one host took twice the time of
     /// cubic and reno (measured), so those are asked for where the kernel lets
     /// us; a kernel that refuses keeps its own.
-    pub(crate) fn new(socket: Socket, congestion: Option<&str>) -> io::Result<Self> {
+    pub(crate) fn new(socket: Tracked<Socket>, congestion: Option<&str>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new()
@@ -42,7 +43,7 @@ impl TcpLink {
                 let _ = socket.set_tcp_congestion(name);
             }
         }
-        Ok(Self { socket: socket.into() })
+        Ok(Self { socket })
     }
 
     pub(super) fn send(&self, [head, body]: &[IoSlice<'_>; 2]) -> io::Result<usize> {
@@ -104,7 +105,7 @@ impl TcpLink {
 }
 
 /// Bytes of a connected socket that the other side's kernel has not acknowledged.
-pub(crate) fn unacknowledged(socket: &impl AsRawFd) -> usize {
+pub(crate) fn unacknowledged(socket: &Socket) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
     let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };

@@ -32,6 +32,7 @@ use super::sockets::{
     bound_socket, connected, ends, ignore_connects_of, listen_on, recv_from, send_to, start_connecting,
 };
 use super::{jittered, random};
+use crate::descriptors::Tracked;
 use crate::endpoint::poller::{Interest, Poller, Token};
 use crate::error::{Error, ErrorKind};
 use crate::link::handshake::{Handshake, Identity};
@@ -91,7 +92,7 @@ const ACCEPTED_AT_ONCE: usize = MAX_STRANGERS / 2;
 pub(super) enum Punched {
     Linked {
         peer: u32,
-        socket: Socket,
+        socket: Tracked<Socket>,
         /// Whether the connection stays on this host.
         same_host: bool,
     },
@@ -107,7 +108,7 @@ pub(super) type PortKey = usize;
 /// A local port that peers connect to and from.
 struct Port {
     local: SocketAddr,
-    listener: Socket,
+    listener: Tracked<Socket>,
     /// Whose connects the listener ignores.
     ignored: Vec<SocketAddrV4>,
 }
@@ -141,7 +142,7 @@ struct Candidate {
 
 /// A connection on its way to be a link.
 struct Pairing {
-    socket: Socket,
+    socket: Tracked<Socket>,
     origin: Origin,
     /// `None` until it is connected.
     handshake: Option<Handshake>,
@@ -335,6 +336,7 @@ impl Punching {
         for port in ports {
             for _ in 0..ACCEPTED_AT_ONCE {
                 let Ok((socket, _)) = self.ports[port].listener.accept() else { break };
+                let socket = Tracked::new(socket);
                 moved = true;
                 // It has inherited the listener's.
                 let _ = socket.detach_filter();
@@ -740,14 +742,14 @@ impl From<io::Error> for Trouble {
     }
 }
 
-fn connect_from(port: u16, address: &SocketAddr) -> io::Result<Socket> {
+fn connect_from(port: u16, address: &SocketAddr) -> io::Result<Tracked<Socket>> {
     let socket = bound_socket(address, port)?;
     start_connecting(&socket, address)?;
     Ok(socket)
 }
 
 /// Tries again and again while the refusals come quickly.
-fn connect_tightly(port: u16, address: &SocketAddr) -> io::Result<Socket> {
+fn connect_tightly(port: u16, address: &SocketAddr) -> io::Result<Tracked<Socket>> {
     let start = Instant::now();
     loop {
         let socket = connect_from(port, address)?;

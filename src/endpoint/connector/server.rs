@@ -11,6 +11,7 @@ use socket2::Socket;
 use super::sockets::{bound_socket, connected, private_endpoints, recv_from, send_to, start_connecting};
 use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, Outcome, jittered, tcpunch};
 use crate::config::DirectSettings;
+use crate::descriptors::Tracked;
 use crate::endpoint::host::host_id;
 use crate::endpoint::poller::{Interest, Poller, Token};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,12 +36,12 @@ pub(super) enum Server {
     Idle,
     Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
     Connecting {
-        socket: Socket,
+        socket: Tracked<Socket>,
         others: Vec<SocketAddr>,
         since: Instant,
     },
     Open {
-        socket: Socket,
+        socket: Tracked<Socket>,
         watched: Interest,
         since: Instant,
     },

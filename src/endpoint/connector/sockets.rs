@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 
+use crate::descriptors::Tracked;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 /// Of the kernel, which may cap it: peers come while this rank computes, and
@@ -16,8 +17,9 @@ const BACKLOG: i32 = 4096;
 /// `like`. The listener, the connection to the server and those to peers share
 /// a port; for that each of them needs both options before it is bound. (What a
 /// listener accepts inherits that small pieces are sent at once.)
-pub(super) fn bound_socket(like: &SocketAddr, port: u16) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(*like), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+pub(super) fn bound_socket(like: &SocketAddr, port: u16) -> io::Result<Tracked<Socket>> {
+    let domain = Domain::for_address(*like);
+    let socket = Tracked::new(Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?);
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -30,7 +32,7 @@ pub(super) fn bound_socket(like: &SocketAddr, port: u16) -> io::Result<Socket> {
 }
 
 /// A listening socket on the port of `local`.
-pub(super) fn listen_on(local: &SocketAddr) -> io::Result<Socket> {
+pub(super) fn listen_on(local: &SocketAddr) -> io::Result<Tracked<Socket>> {
     let socket = bound_socket(local, local.port())?;
     socket.listen(BACKLOG)?;
     Ok(socket)

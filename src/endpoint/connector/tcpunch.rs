@@ -20,6 +20,7 @@ use socket2::Socket;
 use super::punching::PortKey;
 use super::sockets::{bound_socket, connected, recv_from, send_to, start_connecting};
 use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, jittered};
+use crate::descriptors::Tracked;
 use crate::endpoint::poller::{Interest, Poller, Token};
 use crate::rendezvous::protocol::hash;
 
@@ -72,10 +73,10 @@ enum State {
         until: Option<Instant>,
     },
     Connecting {
-        socket: Socket,
+        socket: Tracked<Socket>,
     },
     Asking {
-        socket: Socket,
+        socket: Tracked<Socket>,
         port: PortKey,
         /// What has been sent of the name.
         sent: usize,
