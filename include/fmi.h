@@ -832,9 +832,10 @@ fmi_status fmi_comm_size(const fmi_comm *comm, uint32_t *out);
  *
  * @param comm  the communicator.
  * @param hint  FMI_HINT_CHEAP (the default) or FMI_HINT_FAST; the same on all ranks.
- * @return FMI_OK; FMI_ERR_ARG for any other number; FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+ * @return FMI_OK; FMI_ERR_ARG for any other number; FMI_ERR_NULL; FMI_ERR_FORKED; FMI_ERR_REENTRANT.
  */
-fmi_status fmi_comm_set_hint(fmi_comm *comm, fmi_hint hint);
+fmi_status fmi_comm_set_hint(fmi_comm *comm,
+                             fmi_hint hint);
 
 /**
  * Sets how long a call may take, connecting included. Wins over the
@@ -842,9 +843,10 @@ fmi_status fmi_comm_set_hint(fmi_comm *comm, fmi_hint hint);
  *
  * @param comm        the communicator.
  * @param timeout_ms  the time in ms; FMI_TIMEOUT_NEVER = no limit.
- * @return FMI_OK; FMI_ERR_ARG where timeout_ms is 0; FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+ * @return FMI_OK; FMI_ERR_ARG where timeout_ms is 0; FMI_ERR_NULL; FMI_ERR_FORKED; FMI_ERR_REENTRANT.
  */
-fmi_status fmi_comm_set_timeout(fmi_comm *comm, uint32_t timeout_ms);
+fmi_status fmi_comm_set_timeout(fmi_comm *comm,
+                                uint32_t timeout_ms);
 
 /**
  * Pins the channel that carries the operations.
@@ -853,7 +855,7 @@ fmi_status fmi_comm_set_timeout(fmi_comm *comm, uint32_t timeout_ms);
  * @param name  the channel's name, such as "Direct", NUL-terminated UTF-8, the same on all ranks;
  *              NULL = the policy chooses.
  * @return FMI_OK; FMI_ERR_ARG where there is no such channel, or name is not UTF-8;
- *         FMI_ERR_UNSUPPORTED where it is not enabled; FMI_ERR_NULL; FMI_ERR_BUSY;
+ *         FMI_ERR_UNSUPPORTED where it is not enabled; FMI_ERR_NULL; FMI_ERR_FORKED;
  *         FMI_ERR_REENTRANT.
  */
 fmi_status fmi_comm_set_channel(fmi_comm *comm, const char *name);

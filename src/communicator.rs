@@ -12,7 +12,7 @@ use crate::channel::direct::{CallIdentity, EngineCall};
 use crate::collective::{self, GatherBuffers, ReduceBuffers, ScatterBuffers};
 use crate::config::{Config, Settings};
 use crate::datatype::{Datatype, Element};
-use crate::descriptors;
+use crate::descriptors::{self, Generation};
 use crate::endpoint::{
     Deadline, Endpoint, EndpointConfig, Entered, RecvFuture, SendFuture, Signals, Stop, TransportConfig,
 };
@@ -85,6 +85,7 @@ pub struct Communicator {
     pinned: Mutex<Option<String>>,
     signals: Arc<Signals>,
     last_error: Mutex<Option<Error>>,
+    generation: Generation,
 }
 
 /// A channel that is enabled.
@@ -185,6 +186,7 @@ impl Communicator {
             pinned: Mutex::new(None),
             signals,
             last_error: Mutex::new(None),
+            generation: Generation::current(),
         })
     }
 
@@ -202,8 +204,9 @@ impl Communicator {
     /// set the same.
     ///
     /// # Errors
-    /// None today.
+    /// [`ErrorKind::Forked`].
     pub fn set_hint(&self, hint: Hint) -> Result<()> {
+        self.check_process()?;
         self.hint.store(hint as i32, Ordering::Relaxed);
         Ok(())
     }
@@ -212,8 +215,9 @@ impl Communicator {
     /// configuration.
     ///
     /// # Errors
-    /// [`ErrorKind::Arg`] for less than a millisecond.
+    /// [`ErrorKind::Arg`] for less than a millisecond; [`ErrorKind::Forked`].
     pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<()> {
+        self.check_process()?;
         let milliseconds = match timeout {
             None => NEVER,
             Some(time) => u64::try_from(time.as_millis()).unwrap_or(NEVER - 1),
@@ -230,8 +234,9 @@ impl Communicator {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] where that channel is not enabled,
-    /// [`ErrorKind::Arg`] where there is none of that name.
+    /// [`ErrorKind::Arg`] where there is none of that name; [`ErrorKind::Forked`].
     pub fn set_channel(&self, name: Option<&str>) -> Result<()> {
+        self.check_process()?;
         let names = self.channel_names();
         if let Some(name) = name
             && !names.contains(&name)
@@ -299,7 +304,19 @@ impl Communicator {
 
     /// The last error that a call on this communicator returned.
     pub fn last_error(&self) -> Option<Error> {
+        if let Err(error) = self.check_process() {
+            return Some(error);
+        }
         lock(&self.last_error).clone()
+    }
+
+    /// Refuses a child of the process that made the communicator, which may hold
+    /// its locks for ever: a thread that is not in the child had them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`].
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.generation.check()
     }
 
     /// Fails the collectives because of a fault outside of them, such as a panic
@@ -753,7 +770,9 @@ impl Communicator {
     fn keep_error<T>(&self, operation: Operation, outcome: Result<T>) -> Result<T> {
         outcome.map_err(|error| {
             let error = error.with_operation(operation);
-            *lock(&self.last_error) = Some(error.clone());
+            if self.check_process().is_ok() {
+                *lock(&self.last_error) = Some(error.clone());
+            }
             error
         })
     }
@@ -766,6 +785,7 @@ impl Communicator {
 /// Checks and choices.
 impl Communicator {
     fn choose(&self) -> Result<&Channel> {
+        self.check_process()?;
         let pinned = lock(&self.pinned);
         match (&self.channels[..], pinned.as_deref()) {
             ([only], None) => Ok(only),

@@ -17,9 +17,10 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const BITS: usize = u64::BITS as usize;
 
@@ -58,10 +59,33 @@ pub(crate) fn watch_forks() -> Result<()> {
     Ok(())
 }
 
-/// A number that is another one in each child of this process. (Asking for the
-/// process id costs a system call each time.)
-pub(crate) fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
+/// The process that something belongs to, told from its children. (To ask for
+/// the process id costs a system call each time.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// This process.
+    pub(crate) fn current() -> Self {
+        Self(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// Whether this is a child of that process.
+    pub(crate) fn is_over(self) -> bool {
+        self != Self::current()
+    }
+
+    /// Refuses what belongs to a parent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`].
+    pub(crate) fn check(self) -> Result<()> {
+        if self.is_over() {
+            let text = "the communicator belongs to the parent process; make one after the fork";
+            return Err(Error::new(ErrorKind::Forked, text));
+        }
+        Ok(())
+    }
 }
 
 extern "C" fn in_child() {
@@ -85,7 +109,7 @@ extern "C" fn in_child() {
 #[derive(Debug)]
 pub(crate) struct Tracked<T: AsRawFd> {
     owner: ManuallyDrop<T>,
-    generation: u64,
+    generation: Generation,
 }
 
 impl<T: AsRawFd> Tracked<T> {
@@ -95,7 +119,7 @@ impl<T: AsRawFd> Tracked<T> {
             USED.fetch_max(word + 1, Ordering::Relaxed);
             TABLE[word].fetch_or(bit, Ordering::Relaxed);
         }
-        Self { owner: ManuallyDrop::new(owner), generation: generation() }
+        Self { owner: ManuallyDrop::new(owner), generation: Generation::current() }
     }
 }
 
@@ -109,7 +133,7 @@ impl<T: AsRawFd> Deref for Tracked<T> {
 
 impl<T: AsRawFd> Drop for Tracked<T> {
     fn drop(&mut self) {
-        if self.generation != generation() {
+        if self.generation.is_over() {
             return;
         }
         if let Some((word, bit)) = place(self.owner.as_raw_fd()) {
@@ -117,6 +141,48 @@ impl<T: AsRawFd> Drop for Tracked<T> {
         }
         // SAFETY: it is dropped here and nowhere else, and not used after this.
         unsafe { ManuallyDrop::drop(&mut self.owner) };
+    }
+}
+
+/// What all endpoints of a process share; a child starts with a new one. It never
+/// meets the parent's, which another thread of the parent may have been changing.
+pub(crate) struct PerProcess<T: 'static> {
+    instance: AtomicPtr<Instance<T>>,
+}
+
+struct Instance<T> {
+    generation: Generation,
+    value: T,
+    /// The parent's, which is kept: a thread that was using it does not tell.
+    _inherited: *const Instance<T>,
+}
+
+impl<T: Default + Sync> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self { instance: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    pub(crate) fn get(&'static self) -> &'static T {
+        let mut known = self.instance.load(Ordering::Acquire);
+        loop {
+            // SAFETY: null, or an instance that is never freed.
+            match unsafe { known.as_ref() } {
+                Some(instance) if !instance.generation.is_over() => return &instance.value,
+                _ => {}
+            }
+            let generation = Generation::current();
+            let new =
+                Box::into_raw(Box::new(Instance { generation, value: T::default(), _inherited: known }));
+            match self.instance.compare_exchange(known, new, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: just made, and never freed.
+                Ok(_) => return unsafe { &(*new).value },
+                Err(other) => {
+                    // SAFETY: made above, and nobody has seen it.
+                    drop(unsafe { Box::from_raw(new) });
+                    known = other;
+                }
+            }
+        }
     }
 }
 

@@ -101,6 +101,7 @@ pub(super) unsafe fn on_comm(
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         not_in_reduction()?;
+        handle.communicator.check_process()?;
         body(&handle.communicator)
     }))
     .unwrap_or_else(|panic| {

@@ -32,11 +32,17 @@ impl fmi_comm {
 
     /// Keeps the error that a call is about to return.
     pub(super) fn note(&self, error: Error) {
+        if self.communicator.check_process().is_err() {
+            return;
+        }
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
     /// The last error that a call returned.
     pub(super) fn last_error(&self) -> Option<Error> {
+        if let Err(error) = self.communicator.check_process() {
+            return Some(error);
+        }
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -255,7 +261,7 @@ pub unsafe extern "C" fn fmi_comm_size(comm: *const fmi_comm, out: *mut u32) -> 
 ///
 /// @param comm  the communicator.
 /// @param hint  FMI_HINT_CHEAP (the default) or FMI_HINT_FAST; the same on all ranks.
-/// @return FMI_OK; FMI_ERR_ARG for any other number; FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+/// @return FMI_OK; FMI_ERR_ARG for any other number; FMI_ERR_NULL; FMI_ERR_FORKED; FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_set_hint(comm: *mut fmi_comm, hint: fmi_hint) -> fmi_status {
     // SAFETY: a live communicator, as the header demands.
@@ -278,7 +284,7 @@ fn known_hint(hint: fmi_hint) -> Result<Hint> {
 ///
 /// @param comm        the communicator.
 /// @param timeout_ms  the time in ms; FMI_TIMEOUT_NEVER = no limit.
-/// @return FMI_OK; FMI_ERR_ARG where timeout_ms is 0; FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
+/// @return FMI_OK; FMI_ERR_ARG where timeout_ms is 0; FMI_ERR_NULL; FMI_ERR_FORKED; FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_set_timeout(comm: *mut fmi_comm, timeout_ms: u32) -> fmi_status {
     // SAFETY: a live communicator, as the header demands.
@@ -291,7 +297,7 @@ pub unsafe extern "C" fn fmi_comm_set_timeout(comm: *mut fmi_comm, timeout_ms: u
 /// @param name  the channel's name, such as "Direct", NUL-terminated UTF-8, the same on all ranks;
 ///              NULL = the policy chooses.
 /// @return FMI_OK; FMI_ERR_ARG where there is no such channel, or name is not UTF-8;
-///         FMI_ERR_UNSUPPORTED where it is not enabled; FMI_ERR_NULL; FMI_ERR_BUSY;
+///         FMI_ERR_UNSUPPORTED where it is not enabled; FMI_ERR_NULL; FMI_ERR_FORKED;
 ///         FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_set_channel(comm: *mut fmi_comm, name: *const c_char) -> fmi_status {

@@ -25,7 +25,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::config::{DirectSettings, InterruptFunction, WaitMode};
-use crate::descriptors;
+use crate::descriptors::Generation;
 use crate::engine::frame::{FRAGMENT_MAX, HEADER_LEN};
 use crate::engine::{Engine, Envelope, RecvKey, Selector, SendKey, left_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -87,7 +87,7 @@ pub(crate) enum TransportConfig {
 pub(crate) struct Endpoint {
     core: ManuallyDrop<Mutex<RefCell<Core>>>,
     closed: AtomicBool,
-    generation: u64,
+    generation: Generation,
     interrupt: Option<Arc<InterruptFunction>>,
     signals: Arc<Signals>,
 }
@@ -187,7 +187,7 @@ impl Endpoint {
         Ok(Self {
             core: ManuallyDrop::new(Mutex::new(RefCell::new(core))),
             closed: AtomicBool::new(false),
-            generation: descriptors::generation(),
+            generation: Generation::current(),
             interrupt,
             signals,
         })
@@ -200,12 +200,7 @@ impl Endpoint {
     /// [`ErrorKind::Forked`] in a child of the process that made it,
     /// [`ErrorKind::Closed`] after close.
     pub(crate) fn enter(&self) -> Result<Entered<'_>> {
-        if self.is_forked() {
-            return Err(Error::new(
-                ErrorKind::Forked,
-                "the communicator belongs to the parent process; make one after the fork",
-            ));
-        }
+        self.generation.check()?;
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the communicator is closed"));
         }
@@ -220,10 +215,6 @@ impl Endpoint {
             }
         };
         Ok(Entered { core, endpoint: self })
-    }
-
-    fn is_forked(&self) -> bool {
-        self.generation != descriptors::generation()
     }
 
     /// Leaves the job in order: says goodbye to every linked peer, and waits
@@ -245,13 +236,11 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if self.is_forked() {
+        if self.generation.is_over() {
             // The connections are the parent's. A thread of it that was inside
             // does not exist here, and has left things half done for ever.
-            match self.core.try_lock() {
-                Err(TryLockError::WouldBlock) => return,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().borrow_mut().disown(),
-                Ok(core) => core.borrow_mut().disown(),
+            if matches!(self.core.try_lock(), Err(TryLockError::WouldBlock)) {
+                return;
             }
         } else if !self.closed.load(Ordering::Acquire) {
             let _ = self.close(Deadline::after(Some(LINGER)));
@@ -770,13 +759,6 @@ impl Core {
     pub(crate) fn tell_server_of_abort(&mut self, code: i32) {
         if let Transport::Direct(connector) = &mut self.transport {
             connector.abort(&self.poller, code);
-        }
-    }
-
-    /// In a forked child: what goes now leaves no trace with the others.
-    fn disown(&mut self) {
-        if let Transport::Memory(port) = &mut self.transport {
-            port.disown();
         }
     }
 

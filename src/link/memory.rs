@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Part;
-use crate::descriptors::Tracked;
+use crate::descriptors::{Generation, PerProcess, Tracked};
 use crate::error::{Error, Result};
 
 /// What fits in a pipe, in bytes: about what a TCP connection over loopback
@@ -21,7 +21,7 @@ const PIPE_CAPACITY: usize = 1 << 20;
 /// Jobs by name and size, the oldest first.
 type Jobs = HashMap<(String, u32), Vec<Arc<MemoryJob>>>;
 
-static JOBS: Mutex<Option<Jobs>> = Mutex::new(None);
+static JOBS: PerProcess<Mutex<Jobs>> = PerProcess::new();
 
 /// The ranks of one job within this process.
 pub(crate) struct MemoryJob {
@@ -41,7 +41,7 @@ struct Ranks {
 pub(crate) struct MemoryPort {
     job: Arc<MemoryJob>,
     rank: u32,
-    is_ours: bool,
+    generation: Generation,
 }
 
 /// The pipes between this rank and one other.
@@ -77,14 +77,15 @@ impl MemoryPort {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) where no eventfd can be had.
     pub(crate) fn join(name: &str, rank: u32, size: u32) -> Result<Self> {
         let key = (name.to_owned(), size);
-        let mut jobs = lock(&JOBS);
-        let open = jobs.get_or_insert_default().entry(key.clone()).or_default();
+        let generation = Generation::current();
+        let mut jobs = lock(JOBS.get());
+        let open = jobs.entry(key.clone()).or_default();
         for job in open.iter() {
             let mut ranks = lock(&job.ranks);
             if !ranks.joined[rank as usize] {
                 ranks.joined[rank as usize] = true;
                 ranks.present += 1;
-                return Ok(Self { job: Arc::clone(job), rank, is_ours: true });
+                return Ok(Self { job: Arc::clone(job), rank, generation });
             }
         }
         let doorbells = (0..size).map(|_| Doorbell::new()).collect::<Result<Box<[_]>>>()?;
@@ -94,13 +95,7 @@ impl MemoryPort {
         let ranks = Mutex::new(Ranks { joined, left, present: 1, pipes: HashMap::new() });
         let job = Arc::new(MemoryJob { key, ranks, doorbells });
         open.push(Arc::clone(&job));
-        Ok(Self { job, rank, is_ours: true })
-    }
-
-    /// The place is another process's: it is not given up here, and no lock is
-    /// taken, which a thread of that process may have held.
-    pub(crate) fn disown(&mut self) {
-        self.is_ours = false;
+        Ok(Self { job, rank, generation })
     }
 
     /// The link to `peer`, which may join later.
@@ -148,10 +143,12 @@ impl MemoryPort {
 
 impl Drop for MemoryPort {
     fn drop(&mut self) {
-        if !self.is_ours {
+        if self.generation.is_over() {
+            // The place is the parent's: it is not given up here, and no lock is
+            // taken, which a thread of the parent may have held.
             return;
         }
-        let mut jobs = lock(&JOBS);
+        let mut jobs = lock(JOBS.get());
         let mut ranks = lock(&self.job.ranks);
         ranks.left[self.rank as usize] = true;
         for (&(from, to), pipe) in &ranks.pipes {
@@ -163,7 +160,6 @@ impl Drop for MemoryPort {
         }
         ranks.present -= 1;
         if ranks.present == 0
-            && let Some(jobs) = jobs.as_mut()
             && let Some(open) = jobs.get_mut(&self.job.key)
         {
             open.retain(|job| !Arc::ptr_eq(job, &self.job));
