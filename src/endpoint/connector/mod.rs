@@ -2,17 +2,19 @@
 //! other's addresses, and punch their way to each other.
 //!
 //! Everything is driven from inside FMI calls by [`Connector::service`]; nothing
-//! here blocks, except that a host name is resolved in a helper thread, because
-//! the C library offers no other way.
+//! here blocks.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `server.rs` | the connection to the server, in our own protocol |
 //! | `tcpunch.rs` | the same with a server of protocol 1 |
 //! | `punching.rs` | from two known addresses to a link |
-//! | `sockets.rs` | the sockets of both |
+//! | `listener.rs`, `sockets.rs` | the sockets of both |
+//! | `resolver.rs` | the server's addresses |
 
+mod listener;
 mod punching;
+mod resolver;
 mod server;
 mod sockets;
 mod tcpunch;

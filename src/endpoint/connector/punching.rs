@@ -28,9 +28,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use socket2::Socket;
 
-use super::sockets::{
-    bound_socket, connected, ends, ignore_connects_of, listen_on, recv_from, send_to, start_connecting,
-};
+use super::listener::Listener;
+use super::sockets::{bound_socket, connected, ends, listen_on, recv_from, send_to, start_connecting};
 use super::{jittered, random};
 use crate::descriptors::Tracked;
 use crate::endpoint::poller::{Interest, Poller, Token};
@@ -108,9 +107,7 @@ pub(super) type PortKey = usize;
 /// A local port that peers connect to and from.
 struct Port {
     local: SocketAddr,
-    listener: Tracked<Socket>,
-    /// Whose connects the listener ignores.
-    ignored: Vec<SocketAddrV4>,
+    listener: Listener,
 }
 
 /// The way to one peer, while it is tried.
@@ -192,15 +189,14 @@ impl Punching {
     }
 
     /// Listens on the port of `local`.
-    pub(super) fn open_port(&mut self, poller: &Poller, local: SocketAddr) -> io::Result<PortKey> {
-        let listener = listen_on(&local)?;
-        poller.add(listener.as_raw_fd(), Token::Listener, Interest::Read)?;
-        Ok(self.ports.insert(Port { local, listener, ignored: Vec::new() }))
+    pub(super) fn open_port(&mut self, local: SocketAddr) -> io::Result<PortKey> {
+        let listener = Listener::new(listen_on(&local)?);
+        Ok(self.ports.insert(Port { local, listener }))
     }
 
     pub(super) fn close_port(&mut self, poller: &Poller, port: PortKey) {
-        if let Some(port) = self.ports.try_remove(port) {
-            poller.remove(port.listener.as_raw_fd());
+        if let Some(mut port) = self.ports.try_remove(port) {
+            port.listener.unwatch(poller);
         }
     }
 
@@ -255,10 +251,7 @@ impl Punching {
             })
             .take(MAX_IGNORED)
             .collect();
-        // Where the kernel has no filters, some pairs need another round.
-        if ignored != port.ignored && ignore_connects_of(&port.listener, &ignored).is_ok() {
-            port.ignored = ignored;
-        }
+        port.listener.ignore(ignored);
     }
 
     /// How many rounds with `peer` have begun since there was a link or a failure.
@@ -301,7 +294,11 @@ impl Punching {
     }
 
     pub(super) fn is_at_work(&self) -> bool {
-        !self.attempts.is_empty() || !self.pairings.is_empty() || !self.results.is_empty()
+        let mut listeners = self.ports.iter().map(|(_, port)| &port.listener);
+        !self.attempts.is_empty()
+            || !self.pairings.is_empty()
+            || !self.results.is_empty()
+            || listeners.any(|listener| listener.needs_a_look())
     }
 
     pub(super) fn next_result(&mut self) -> Option<Punched> {
@@ -316,7 +313,8 @@ impl Punching {
             idle.map(|candidate| candidate.retry).chain([attempt.round_end])
         });
         let patience = self.pairings.iter().filter_map(|(_, pairing)| pairing.patience);
-        retries.chain(patience).min()
+        let listeners = self.ports.iter().filter_map(|(_, port)| port.listener.next_timer());
+        retries.chain(patience).chain(listeners).min()
     }
 
     /// Does what can be done now: `true` = something moved.
@@ -335,14 +333,9 @@ impl Punching {
         let ports: Vec<PortKey> = self.ports.iter().map(|(key, _)| key).collect();
         for port in ports {
             for _ in 0..ACCEPTED_AT_ONCE {
-                let Ok((socket, _)) = self.ports[port].listener.accept() else { break };
-                let socket = Tracked::new(socket);
+                let Some(socket) = self.ports[port].listener.accept(poller, now) else { break };
                 moved = true;
-                // It has inherited the listener's.
-                let _ = socket.detach_filter();
-                let Ok(same_host) = socket.set_nonblocking(true).and_then(|()| is_same_host(&socket)) else {
-                    continue;
-                };
+                let Ok(same_host) = is_same_host(&socket) else { continue };
                 self.make_room(poller);
                 let entry = self.pairings.vacant_entry();
                 let token = Token::Pairing(entry.key() as u32);

@@ -1,13 +1,13 @@
 //! The connection to a rendezvous server that speaks our own protocol.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use super::resolver::Lookup;
 use super::sockets::{bound_socket, connected, private_endpoints, recv_from, send_to, start_connecting};
 use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, Outcome, jittered, tcpunch};
 use crate::config::DirectSettings;
@@ -34,7 +34,7 @@ const RESOLVER_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) enum Server {
     /// Nothing is wanted yet; or protocol 1, with a connection for each pair.
     Idle,
-    Resolving(Receiver<io::Result<Vec<SocketAddr>>>),
+    Resolving(Lookup),
     Connecting {
         socket: Tracked<Socket>,
         others: Vec<SocketAddr>,
@@ -63,22 +63,7 @@ impl Server {
 
 impl Connector {
     pub(super) fn resolve(&self) -> Server {
-        let DirectSettings { host, port, .. } = self.settings.clone();
-        let (sender, receiver) = mpsc::channel();
-        if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            let _ = sender.send(Ok(vec![SocketAddr::new(ip, port)]));
-            return Server::Resolving(receiver);
-        }
-        let lookup = move || {
-            block_signals();
-            let _ = sender.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
-        };
-        let thread =
-            std::thread::Builder::new().name("fmi-resolve".into()).stack_size(256 << 10).spawn(lookup);
-        match thread {
-            Ok(_) => Server::Resolving(receiver),
-            Err(_) => Server::Waiting { until: Instant::now() + FIRST_BACKOFF },
-        }
+        Server::Resolving(Lookup::new(&self.settings.host))
     }
 
     pub(super) fn service_server(
@@ -87,29 +72,26 @@ impl Connector {
         now: Instant,
         deadline: Option<Instant>,
     ) -> bool {
-        match &self.server {
+        match &mut self.server {
             Server::Idle => false,
             Server::Waiting { until } if now < *until => false,
             Server::Waiting { .. } => {
                 self.server = self.resolve();
                 true
             }
-            Server::Resolving(receiver) => match receiver.try_recv() {
-                Err(TryRecvError::Empty) => false,
-                Ok(Ok(addresses)) if !addresses.is_empty() => {
-                    self.addresses = addresses;
+            Server::Resolving(lookup) => match lookup.poll() {
+                None => false,
+                Some(Ok(addresses)) => {
+                    let port = self.settings.port;
+                    self.addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                     match self.dialect {
                         Dialect::TcPunch => self.server = Server::Idle,
                         _ => self.connect_server(poller, self.addresses.clone(), now),
                     }
                     true
                 }
-                Ok(Err(error)) => {
-                    self.server_unreachable(poller, error, now);
-                    true
-                }
-                Ok(Ok(_)) | Err(TryRecvError::Disconnected) => {
-                    self.server_unreachable(poller, io::Error::other("the host name has no address"), now);
+                Some(Err(why)) => {
+                    self.server_unreachable(poller, io::Error::other(why), now);
                     true
                 }
             },
@@ -174,7 +156,7 @@ impl Connector {
         if let Some(port) = self.port.take() {
             self.punching.close_port(poller, port);
         }
-        self.port = Some(self.punching.open_port(poller, local).map_err(|error| io("listen", error))?);
+        self.port = Some(self.punching.open_port(local).map_err(|error| io("listen", error))?);
         match &mut self.client {
             Some(client) => client.reconnect()?,
             None => {
@@ -393,16 +375,5 @@ impl Connector {
         self.unreachable_since = None;
         self.last_error = None;
         self.backoff = FIRST_BACKOFF;
-    }
-}
-
-/// The helper thread takes no signal that the host process waits for.
-fn block_signals() {
-    // SAFETY: the set is filled before it is used; the calls touch only this
-    // thread's mask.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
     }
 }

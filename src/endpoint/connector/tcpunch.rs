@@ -174,7 +174,7 @@ impl Connector {
                     return Ok(false);
                 }
                 let local = socket.local_addr()?.as_socket().expect("a TCP socket has an IP address");
-                let port = self.punching.open_port(poller, local)?;
+                let port = self.punching.open_port(local)?;
                 let State::Connecting { socket } =
                     std::mem::replace(&mut pair.state, State::Waiting { until: None })
                 else {
