@@ -239,7 +239,10 @@ impl Engine {
         let why = why.with_peer(peer);
         match entry.link {
             LinkState::Lost(_) | LinkState::Closed => return,
-            LinkState::Left => entry.link = LinkState::Closed,
+            LinkState::Left => {
+                entry.link = LinkState::Closed;
+                return self.drop_traffic_of(peer, &left_error(peer));
+            }
             LinkState::Absent | LinkState::Open if why.kind() == ErrorKind::PeerLeft => {
                 entry.link = LinkState::Closed;
             }
