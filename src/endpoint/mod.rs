@@ -648,7 +648,8 @@ impl Core {
         }
     }
 
-    /// Waits for events and serves them: `true` = something moved.
+    /// Waits for events and serves them: `true` = something moved, or the call was
+    /// woken, which it must see before it sleeps.
     fn look(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let count = self.poller.wait(timeout)?;
         let mut moved = false;
@@ -666,7 +667,7 @@ impl Core {
             Transport::Direct(_) => {}
             Transport::Memory(_) => moved |= self.touch_all(),
         }
-        Ok(moved)
+        Ok(moved || self.woken)
     }
 
     /// Serves the connections that are being made.
