@@ -3,7 +3,7 @@
 #![cfg(feature = "cli")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -11,9 +11,26 @@ use std::time::{Duration, Instant};
 /// No run takes longer: a hang is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The command. Whatever a test waits for, an alarm ends it when the patience
+/// is over: it survives the exec, and the ranks do not outlive their launcher.
+fn fmi() -> Command {
+    with_alarm(Command::new(env!("CARGO_BIN_EXE_fmi")))
+}
+
+fn with_alarm(mut command: Command) -> Command {
+    // SAFETY: alarm is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            libc::alarm(PATIENCE.as_secs() as u32);
+            Ok(())
+        });
+    }
+    command
+}
+
 /// `fmi run` with `options`, each rank a shell with `script`.
 fn launcher(options: &[&str], script: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fmi"));
+    let mut command = fmi();
     command.arg("run").args(options).args(["--", "sh", "-c", script]).stdin(Stdio::null());
     command
 }
@@ -25,7 +42,7 @@ fn finish(command: &mut Command) -> (Output, Duration) {
     let pid = child.id() as i32;
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    let output = receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+    let output = receiver.recv_timeout(PATIENCE * 2).unwrap_or_else(|_| {
         // SAFETY: no pointers; the child is not reaped.
         unsafe { libc::kill(pid, libc::SIGKILL) };
         panic!("fmi run hangs");
@@ -289,10 +306,22 @@ fn what_a_rank_leaves_behind_is_ended() {
     wait_until("nothing is left", || pids.iter().all(|pid| !is_alive(*pid)));
 }
 
+/// A daemon in a session of its own is not ours to end, nor to wait for.
+#[test]
+fn a_daemon_that_holds_the_output_is_not_waited_for() {
+    let script = "setsid sleep 15 & echo $!";
+    let (output, took) = finish(&mut launcher(&["-n", "2", "--grace", "200ms"], script));
+    assert_eq!(output.status.code(), Some(0));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    for line in stdout(&output).lines() {
+        signal(line[4..].parse().unwrap(), libc::SIGKILL);
+    }
+}
+
 #[test]
 fn a_program_that_cannot_be_started_is_named() {
     let start = |program: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fmi"));
+        let mut command = fmi();
         finish(command.args(["run", "-n", "2", "--", program]).stdin(Stdio::null())).0
     };
     let output = start("./no-such-program");
@@ -312,7 +341,7 @@ fn wrong_arguments_are_usage_errors() {
         &["serve", "--listen", "nonsense"],
         &["serve", "--log", "loud"],
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_fmi")).args(arguments).output().unwrap();
+        let output = fmi().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
 }
@@ -323,18 +352,15 @@ fn wrong_arguments_are_usage_errors() {
 fn inherited_dispositions_do_not_matter() {
     let fmi = env!("CARGO_BIN_EXE_fmi");
     let script = format!("trap '' HUP CHLD; exec {fmi} run -n 2 -- sh -c 'exit 5'");
-    let output = finish(Command::new("sh").args(["-c", &script]).stdin(Stdio::null())).0;
+    let output = finish(with_alarm(Command::new("sh")).args(["-c", &script]).stdin(Stdio::null())).0;
     assert_eq!(output.status.code(), Some(5));
 }
 
 #[test]
 fn serve_prints_its_address_and_ends_in_order() {
     for number in [libc::SIGTERM, libc::SIGINT] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fmi"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            fmi().args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("fmi serve: listening on ").unwrap();
@@ -346,7 +372,7 @@ fn serve_prints_its_address_and_ends_in_order() {
 
 #[test]
 fn serve_wants_a_secret_to_require_it() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fmi"));
+    let mut command = fmi();
     command.args(["serve", "--listen", "127.0.0.1:0", "--require-secret"]).env_remove("FMI_SECRET");
     let output = finish(&mut command).0;
     assert_eq!(output.status.code(), Some(1));
