@@ -3,7 +3,8 @@
 //! A rank joins its job at the rendezvous server, names the peers it wants a
 //! link to, and is told their addresses when both sides are ready. The server
 //! carries no payload. The protocol (`protocol`) and both of its sides (the
-//! `client` and the server's `registry`) own neither sockets nor a clock; the
+//! `client` and the server's `registry`) own neither sockets nor a clock, nor
+//! does the older protocol that the server also speaks (`tcpunch`); the
 //! `server` puts them on the network.
 
 pub(crate) mod client;
@@ -15,6 +16,8 @@ mod registry;
 mod server;
 #[cfg(feature = "cli")]
 mod session;
+#[cfg(feature = "cli")]
+mod tcpunch;
 
 #[cfg(feature = "cli")]
 pub use server::{Server, ServerOptions, ServerThread};

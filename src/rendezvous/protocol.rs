@@ -487,6 +487,13 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether the other side has begun as our protocol does.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "for the server's refusals"))]
+    pub(crate) fn is_ours(&self) -> bool {
+        let seen = &self.buffer[self.start..];
+        self.greeted || (!seen.is_empty() && seen.iter().zip(&MAGIC).all(|(byte, expected)| byte == expected))
+    }
+
     /// Allows the long frames that may follow an answered join.
     pub(crate) fn allow_long_frames(&mut self) {
         self.limit = MAX_FRAME;

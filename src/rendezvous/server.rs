@@ -5,6 +5,9 @@
 //! a bound on handshakes is reached, the oldest one gives way, not the
 //! newcomer: an honest client is through in two round trips, so that whoever
 //! lets connections lie around only ever pushes out his own kind.
+//!
+//! The first byte of a client tells which protocol it speaks: ours
+//! ([`super::protocol`]) or TCPunch's ([`super::tcpunch`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -18,21 +21,36 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener as AsyncListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant as Moment;
 
 use super::client::MIN_SECRET;
-use super::protocol::{MAX_FRAME, Membership, Refusal, ServerMessage};
+use super::protocol::{MAGIC, MAX_FRAME, Membership, Refusal};
 use super::registry::{ConnectionId, End, Output, Refused, Registry};
 use super::session::{Admission, Fresh, Room, Session};
+use super::tcpunch::{self, Answer, Caller, TooLong, Waiting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{LogFunction, LogLevel, Logger};
 
 /// How a rendezvous server is to behave.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ServerOptions {
     secret: Option<Vec<u8>>,
     require_secret: bool,
+    tcpunch: bool,
     logger: Logger,
     limits: Limits,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            require_secret: false,
+            tcpunch: true,
+            logger: Logger::default(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 impl ServerOptions {
@@ -45,6 +63,14 @@ impl ServerOptions {
     /// Refuses ranks that do not prove the secret.
     pub fn require_secret(mut self, require: bool) -> Self {
         self.require_secret = require;
+        self
+    }
+
+    /// Whether clients of TCPunch, protocol 1, are served too: by default they
+    /// are. Nothing is authenticated there, so they never are where a secret
+    /// is required.
+    pub fn tcpunch(mut self, serve: bool) -> Self {
+        self.tcpunch = serve;
         self
     }
 
@@ -65,6 +91,12 @@ struct Limits {
     /// Connections that have not joined, in all and from one source.
     handshakes: usize,
     handshakes_per_source: usize,
+    /// Until the partner of a client of protocol 1 has come.
+    partner: Duration,
+    /// Clients of protocol 1 that wait for their partners, in all and from one
+    /// source.
+    waiting: usize,
+    waiting_per_source: usize,
     /// Members, in all.
     members: usize,
     /// Members from one source that have not proved the secret. Those that
@@ -80,6 +112,10 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             handshakes: 4096,
             handshakes_per_source: 1024,
+            // As long as a function may live on the largest of the clouds.
+            partner: Duration::from_secs(900),
+            waiting: 4096,
+            waiting_per_source: 1024,
             members: 1 << 16,
             strangers_per_source: 4096,
             unread: 256 * 1024,
@@ -281,32 +317,51 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 struct Shared {
     registry: Registry,
     admission: Admission,
+    /// The clients of protocol 1; `None` where they are not served.
+    waiting: Option<Waiting>,
     logger: Logger,
     limits: Limits,
     links: HashMap<ConnectionId, Link>,
     next_id: ConnectionId,
-    /// The connections that are not members, oldest first.
+    /// The connections that are neither members nor wait, oldest first.
     handshakes: BTreeSet<ConnectionId>,
     sources: HashMap<IpAddr, Source>,
     members: usize,
+    /// How many wait.
+    waits: usize,
 }
 
 /// A connection, without its socket.
 struct Link {
-    session: Session,
+    speech: Speech,
     peer: SocketAddr,
     class: Class,
     state: LinkState,
+    /// When [`Shared::expire`] is due.
+    deadline: Option<Moment>,
     /// What the socket has not taken yet.
     outgoing: Vec<u8>,
     /// Wakes the task: there is something to send, or the state has changed.
     notify: Arc<Notify>,
 }
 
+/// Which protocol the client speaks.
+enum Speech {
+    /// It has not said anything.
+    Silent(Fresh),
+    Frames(Session),
+    Name(Caller),
+}
+
+/// What a connection counts as.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Handshake,
-    Member { authenticated: bool },
+    /// Of protocol 1, for its partner.
+    Waiting,
+    Member {
+        authenticated: bool,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -314,7 +369,7 @@ enum LinkState {
     Open,
     /// Ends when the outgoing bytes are sent and the other side has closed.
     Closing,
-    /// Ends at once.
+    /// Ends at once, after one attempt to send.
     Dropped,
 }
 
@@ -322,19 +377,29 @@ enum LinkState {
 struct Source {
     /// Oldest first.
     handshakes: BTreeSet<ConnectionId>,
+    /// Oldest first.
+    waiting: BTreeSet<ConnectionId>,
     /// Members that have not proved the secret.
     strangers: usize,
 }
 
+impl Source {
+    fn is_empty(&self) -> bool {
+        self.handshakes.is_empty() && self.waiting.is_empty() && self.strangers == 0
+    }
+}
+
 impl Shared {
     fn new(options: ServerOptions) -> Self {
-        let ServerOptions { secret, require_secret, logger, mut limits } = options;
-        let descriptors = descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(2);
+        let ServerOptions { secret, require_secret, tcpunch, logger, mut limits } = options;
+        let descriptors = descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(4);
         limits.handshakes = limits.handshakes.min(descriptors / 2);
-        limits.members = limits.members.min(descriptors - limits.handshakes);
+        limits.waiting = limits.waiting.min(descriptors / 4);
+        limits.members = limits.members.min(descriptors - limits.handshakes - limits.waiting);
         Self {
             registry: Registry::default(),
             admission: Admission { secret, required: require_secret },
+            waiting: (tcpunch && !require_secret).then(Waiting::default),
             logger,
             limits,
             links: HashMap::new(),
@@ -342,6 +407,7 @@ impl Shared {
             handshakes: BTreeSet::new(),
             sources: HashMap::new(),
             members: 0,
+            waits: 0,
         }
     }
 
@@ -367,16 +433,16 @@ impl Shared {
         let id = self.next_id;
         let notify = Arc::new(Notify::new());
         let link = Link {
-            session: Session::new(id, peer, fresh),
+            speech: Speech::Silent(fresh),
             peer,
             class: Class::Handshake,
             state: LinkState::Open,
+            deadline: Some(Moment::now() + self.limits.handshake),
             outgoing: Vec::new(),
             notify: notify.clone(),
         };
         self.links.insert(id, link);
-        self.handshakes.insert(id);
-        self.sources.entry(source).or_default().handshakes.insert(id);
+        self.count(id, Class::Handshake);
         Ok((id, notify))
     }
 
@@ -394,17 +460,53 @@ impl Shared {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.state = LinkState::Dropped;
         link.notify.notify_one();
+        self.free_name(id);
         self.discount(id);
     }
 
-    /// Takes a connection out of the counts of its class.
+    /// Nobody will be paired with a connection.
+    fn free_name(&mut self, id: ConnectionId) {
+        let Some(link) = self.links.get(&id) else { return };
+        if let (Speech::Name(caller), Some(waiting)) = (&link.speech, &mut self.waiting) {
+            waiting.withdraw(id, caller);
+        }
+    }
+
+    /// Counts a connection as one of `class`, and no more as what it was.
+    fn count(&mut self, id: ConnectionId, class: Class) {
+        self.discount(id);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.class = class;
+        if class == (Class::Member { authenticated: true }) {
+            self.members += 1;
+            return;
+        }
+        let source = self.sources.entry(source_of(link.peer)).or_default();
+        match class {
+            Class::Handshake => {
+                self.handshakes.insert(id);
+                source.handshakes.insert(id);
+            }
+            Class::Waiting => {
+                self.waits += 1;
+                source.waiting.insert(id);
+            }
+            Class::Member { .. } => {
+                self.members += 1;
+                source.strangers += 1;
+            }
+        }
+    }
+
+    /// Takes a connection that is not a member out of the counts.
     fn discount(&mut self, id: ConnectionId) {
         let Some(link) = self.links.get(&id) else { return };
         let address = source_of(link.peer);
         self.handshakes.remove(&id);
         let Some(source) = self.sources.get_mut(&address) else { return };
         source.handshakes.remove(&id);
-        if source.handshakes.is_empty() && source.strangers == 0 {
+        self.waits -= usize::from(source.waiting.remove(&id));
+        if source.is_empty() {
             self.sources.remove(&address);
         }
     }
@@ -412,54 +514,149 @@ impl Shared {
     /// Takes what was read from a connection.
     fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(first) = bytes.first() else { return };
         if link.state != LinkState::Open {
             return;
         }
+        if let Speech::Silent(fresh) = link.speech {
+            link.speech = match link.peer {
+                _ if *first == MAGIC[0] || self.waiting.is_none() => {
+                    Speech::Frames(Session::new(id, link.peer, fresh))
+                }
+                SocketAddr::V4(public) => Speech::Name(Caller::new(public)),
+                SocketAddr::V6(_) => return self.dismiss(id, "protocol 1 knows IPv4 only"),
+            };
+        }
+        match link.speech {
+            Speech::Name(_) => self.receive_name(id, bytes),
+            _ => self.receive_frames(id, bytes),
+        }
+    }
+
+    /// Takes a piece of a name.
+    fn receive_name(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (Speech::Name(caller), Some(waiting)) = (&mut link.speech, &mut self.waiting) else { return };
+        waiting.withdraw(id, caller);
+        let taken = caller.receive(bytes);
+        link.deadline = Some(Moment::now() + tcpunch::QUIET);
+        self.count(id, Class::Handshake);
+        if taken == Err(TooLong) {
+            self.dismiss(id, "neither protocol's first words");
+        }
+    }
+
+    /// A name is at its end: its client is paired, or waits.
+    fn enter(&mut self, id: ConnectionId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (Speech::Name(caller), Some(waiting)) = (&mut link.speech, &mut self.waiting) else { return };
+        let Answer { bytes, partner } = waiting.enter(id, caller);
+        link.outgoing.extend_from_slice(&bytes);
+        link.deadline = Some(Moment::now() + self.limits.partner);
+        link.notify.notify_one();
+        let peer = link.peer;
+        if partner.is_none() {
+            self.make_room(source_of(peer));
+        }
+        self.count(id, Class::Waiting);
+        if let Some((partner, bytes)) = partner {
+            self.logger.log(LogLevel::Info, format_args!("paired by name: {peer}"));
+            if let Some(link) = self.links.get_mut(&partner) {
+                link.outgoing.extend_from_slice(&bytes);
+            }
+            self.close(id);
+            self.close(partner);
+        }
+    }
+
+    /// Where too many wait, the oldest gives way: of the source of the
+    /// newcomer, or of the one that has most.
+    fn make_room(&mut self, newcomer: IpAddr) {
+        let siblings = self.sources.get(&newcomer).map(|source| &source.waiting);
+        let oldest = match siblings {
+            Some(siblings) if siblings.len() >= self.limits.waiting_per_source => siblings.first(),
+            _ if self.waits >= self.limits.waiting => {
+                let most = self.sources.values().max_by_key(|source| source.waiting.len());
+                most.and_then(|source| source.waiting.first())
+            }
+            _ => None,
+        };
+        if let Some(oldest) = oldest.copied() {
+            self.drop_link(oldest);
+        }
+    }
+
+    /// Takes what a client of our protocol sent.
+    fn receive_frames(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Speech::Frames(session) = &mut link.speech else { return };
         let strangers = self.sources.get(&source_of(link.peer)).map_or(0, |source| source.strangers);
         let room = self.members < self.limits.members;
         let room =
             Room { authenticated: room, strangers: room && strangers < self.limits.strangers_per_source };
         let out = &mut link.outgoing;
-        let result = link.session.receive(bytes, &mut self.registry, &self.admission, room, out);
-        if let (Class::Handshake, Some(authenticated)) = (link.class, link.session.membership()) {
-            self.promote(id, authenticated);
+        let result = session.receive(bytes, &mut self.registry, &self.admission, room, out);
+        let (joined, over) = (session.membership(), session.is_over());
+        link.notify.notify_one();
+        if let (Class::Handshake, Some(authenticated)) = (link.class, joined) {
+            link.deadline = None;
+            self.count(id, Class::Member { authenticated });
         }
         self.distribute();
         match result {
-            Ok(()) => {
-                let Some(link) = self.links.get_mut(&id) else { return };
-                if link.session.is_over() {
-                    link.state = LinkState::Closing;
-                }
-                link.notify.notify_one();
-            }
+            Ok(()) if over => self.close(id),
+            Ok(()) => {}
             Err(refused) => self.refuse(id, refused),
         }
-    }
-
-    /// Counts a connection that has joined as a member.
-    fn promote(&mut self, id: ConnectionId, authenticated: bool) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.class = Class::Member { authenticated };
-        self.members += 1;
-        if !authenticated {
-            self.sources.entry(source_of(link.peer)).or_default().strangers += 1;
-        }
-        self.discount(id);
     }
 
     /// Tells the client why, and lets its connection end.
     fn refuse(&mut self, id: ConnectionId, refused: Refused) {
         let Some(link) = self.links.get_mut(&id) else { return };
+        let Speech::Frames(session) = &link.speech else { return self.dismiss(id, &refused.text) };
         // Garbage from strangers is no event.
         let stranger = link.class == Class::Handshake && refused.refusal == Refusal::Protocol;
         let level = if stranger { LogLevel::Debug } else { LogLevel::Info };
         self.logger.log(level, format_args!("refused: {}: {}", link.peer, refused.text));
-        ServerMessage::Refused { refusal: refused.refusal, text: refused.text }.encode(&mut link.outgoing);
-        link.state = LinkState::Closing;
-        link.notify.notify_one();
+        session.refuse(refused, &mut link.outgoing);
+        self.close(id);
         self.registry.closed(id, End::Closed, Instant::now());
         self.distribute();
+    }
+
+    /// Ends the connection of a client that has no words for why.
+    fn dismiss(&mut self, id: ConnectionId, why: &str) {
+        let Some(link) = self.links.get(&id) else { return };
+        self.logger.log(LogLevel::Debug, format_args!("dismissed: {}: {why}", link.peer));
+        self.close(id);
+    }
+
+    /// Lets the connection end when its outgoing bytes are sent.
+    fn close(&mut self, id: ConnectionId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.state == LinkState::Open {
+            link.state = LinkState::Closing;
+            link.deadline = Some(Moment::now() + LINGER);
+            link.notify.notify_one();
+            self.free_name(id);
+        }
+    }
+
+    /// The connection's deadline has passed, if it has not been moved meanwhile.
+    fn expire(&mut self, id: ConnectionId, deadline: Option<Moment>) {
+        let Some(link) = self.links.get(&id) else { return };
+        if link.deadline != deadline {
+            return;
+        }
+        match (link.state, link.class, &link.speech) {
+            (LinkState::Open, Class::Handshake, Speech::Name(_)) => self.enter(id),
+            (LinkState::Open, Class::Waiting, _) => self.dismiss(id, "no partner has come"),
+            (LinkState::Open, ..) => {
+                let text = format!("no handshake within {:?}", self.limits.handshake);
+                self.refuse(id, Refused::new(Refusal::Protocol, text));
+            }
+            _ => self.drop_link(id),
+        }
     }
 
     /// Hands out what the registry has put out.
@@ -488,6 +685,7 @@ impl Shared {
 
     /// The connection is gone.
     fn forget(&mut self, id: ConnectionId, end: End) {
+        self.free_name(id);
         self.discount(id);
         let Some(link) = self.links.remove(&id) else { return };
         if let Class::Member { authenticated } = link.class {
@@ -495,7 +693,7 @@ impl Shared {
             let address = source_of(link.peer);
             if !authenticated && let Some(source) = self.sources.get_mut(&address) {
                 source.strangers -= 1;
-                if source.handshakes.is_empty() && source.strangers == 0 {
+                if source.is_empty() {
                     self.sources.remove(&address);
                 }
             }
@@ -534,7 +732,7 @@ struct Connection {
 struct Wish {
     send: bool,
     state: LinkState,
-    joined: bool,
+    deadline: Option<Moment>,
 }
 
 impl Connection {
@@ -552,9 +750,6 @@ impl Connection {
             .with_interval(Duration::from_secs(1))
             .with_retries(3);
         let _ = socket.set_tcp_keepalive(&keepalive);
-        let limits = lock(&self.shared).limits;
-        let mut deadline = tokio::time::Instant::now() + limits.handshake;
-        let mut closing = false;
         loop {
             let wish = match self.send() {
                 Ok(wish) => wish,
@@ -562,15 +757,9 @@ impl Connection {
             };
             match wish.state {
                 LinkState::Dropped => return End::Closed,
-                LinkState::Closing if !closing => {
-                    closing = true;
-                    deadline = tokio::time::Instant::now() + LINGER;
-                }
-                _ => {}
-            }
-            if closing && !wish.send {
                 // The other side sees the end after our last word.
-                let _ = socket.shutdown(std::net::Shutdown::Write);
+                LinkState::Closing if !wish.send => drop(socket.shutdown(std::net::Shutdown::Write)),
+                _ => {}
             }
             tokio::select! {
                 () = self.notify.notified() => {}
@@ -580,13 +769,7 @@ impl Connection {
                         return end;
                     }
                 }
-                () = tokio::time::sleep_until(deadline), if closing || !wish.joined => {
-                    if closing {
-                        return End::Closed;
-                    }
-                    let text = format!("no handshake within {:?}", limits.handshake);
-                    lock(&self.shared).refuse(self.id, Refused::new(Refusal::Protocol, text));
-                }
+                () = until(wish.deadline) => lock(&self.shared).expire(self.id, wish.deadline),
             }
         }
     }
@@ -595,7 +778,7 @@ impl Connection {
     fn send(&self) -> Result<Wish, End> {
         let mut shared = lock(&self.shared);
         let Some(link) = shared.links.get_mut(&self.id) else { return Err(End::Closed) };
-        while !link.outgoing.is_empty() && link.state != LinkState::Dropped {
+        while !link.outgoing.is_empty() {
             match self.stream.try_write(&link.outgoing) {
                 Ok(sent) => drop(link.outgoing.drain(..sent)),
                 Err(error) if error.kind() == IoKind::WouldBlock => break,
@@ -606,11 +789,7 @@ impl Connection {
             // An idle connection holds no buffer.
             link.outgoing = Vec::new();
         }
-        Ok(Wish {
-            send: !link.outgoing.is_empty(),
-            state: link.state,
-            joined: matches!(link.class, Class::Member { .. }),
-        })
+        Ok(Wish { send: !link.outgoing.is_empty(), state: link.state, deadline: link.deadline })
     }
 
     /// Takes what the socket has, once: the others shall have their turn.
@@ -625,6 +804,13 @@ impl Connection {
             Err(error) if error.kind() == IoKind::WouldBlock => Ok(()),
             Err(error) => Err(end_of(&error)),
         }
+    }
+}
+
+async fn until(deadline: Option<Moment>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -873,7 +1059,7 @@ mod tests {
     #[test]
     fn garbage_ends_its_own_connection_only() {
         let server = serve(Limits::default());
-        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 141], &[0xf5; 5000], b"pairing-name0_1"] {
+        for garbage in [&[b'G'; 101][..], &[0; 141], &[0xf5; 5000], b"\xf5FMI\r\nrx"] {
             let mut socket = stranger(&server);
             socket.write_all(garbage).unwrap();
             assert!(ends(socket));
@@ -897,6 +1083,105 @@ mod tests {
             pushed_out += usize::from(ends(socket.try_clone().unwrap()));
         }
         assert_eq!(pushed_out, 250);
+    }
+
+    /// A link of `shared`, whose client has sent `bytes`.
+    fn client_of(shared: &mut Shared, peer: &str, bytes: &[u8]) -> ConnectionId {
+        let (id, _) = shared.admit(peer.parse().unwrap()).unwrap();
+        shared.receive(id, bytes);
+        id
+    }
+
+    /// Lets the link's deadline pass.
+    fn pass_deadline(shared: &mut Shared, id: ConnectionId) {
+        let deadline = shared.links[&id].deadline;
+        shared.expire(id, deadline);
+    }
+
+    /// A client of protocol 1 whose name has come to its end.
+    fn caller_of(shared: &mut Shared, peer: &str, name: &str) -> ConnectionId {
+        let id = client_of(shared, peer, name.as_bytes());
+        pass_deadline(shared, id);
+        id
+    }
+
+    fn shared_with(limits: Limits) -> Shared {
+        Shared::new(ServerOptions { limits, ..ServerOptions::default() })
+    }
+
+    #[test]
+    fn the_first_byte_tells_the_protocol() {
+        let mut shared = shared_with(Limits::default());
+        let hello = Client::new(request()).unwrap().outgoing().to_vec();
+        for start in [&hello[..1], &hello[..5], b"\xf5"] {
+            for _ in 0..2 {
+                let id = client_of(&mut shared, "9.9.9.9:9", start);
+                assert!(matches!(shared.links[&id].speech, Speech::Frames(_)));
+                pass_deadline(&mut shared, id);
+                assert!(shared.links[&id].outgoing.starts_with(&MAGIC), "never an endpoint");
+            }
+        }
+        assert!(shared.waiting.as_ref().unwrap().is_empty());
+        let six = client_of(&mut shared, "[2001:db8::1]:9", b"name");
+        assert!(shared.links[&six].state == LinkState::Closing && shared.links[&six].outgoing.is_empty());
+        let long = client_of(&mut shared, "9.9.9.9:9", &[b'n'; 141]);
+        assert!(shared.links[&long].state == LinkState::Closing && shared.links[&long].outgoing.is_empty());
+    }
+
+    #[test]
+    fn without_protocol_1_a_name_is_closed_without_a_word() {
+        let secret = || ServerOptions::default().secret(*b"0123456789abcdef");
+        for options in [ServerOptions::default().tcpunch(false), secret().require_secret(true)] {
+            let mut shared = Shared::new(options);
+            let id = client_of(&mut shared, "9.9.9.9:9", b"name");
+            assert!(shared.links[&id].state == LinkState::Closing);
+            assert!(shared.links[&id].outgoing.is_empty(), "our words would be an endpoint to it");
+        }
+        assert!(Shared::new(secret()).waiting.is_some());
+    }
+
+    #[test]
+    fn callers_that_wait_push_out_the_oldest_of_their_kind() {
+        let mut shared = shared_with(Limits { waiting: 4, waiting_per_source: 3, ..Limits::default() });
+        let open = |shared: &Shared, id: ConnectionId| shared.links[&id].state == LinkState::Open;
+        let honest = caller_of(&mut shared, "8.8.8.8:8", "honest");
+        let first = caller_of(&mut shared, "9.9.9.9:1", "a");
+        for name in ["b", "c", "d", "e"] {
+            caller_of(&mut shared, "9.9.9.9:2", name);
+        }
+        assert!(open(&shared, honest) && !open(&shared, first));
+        let other = caller_of(&mut shared, "7.7.7.7:1", "f");
+        assert!(open(&shared, honest) && open(&shared, other), "the source that has most gives way");
+        assert_eq!(shared.waits, 4);
+        let again = caller_of(&mut shared, "9.9.9.9:1", "a");
+        assert_eq!(shared.links[&again].outgoing.len(), 8, "its name is free");
+        let partner = caller_of(&mut shared, "6.6.6.6:1", "honest");
+        assert_eq!((shared.links[&honest].outgoing.len(), shared.links[&partner].outgoing.len()), (16, 16));
+    }
+
+    #[test]
+    fn a_caller_waits_so_long_and_then_its_name_is_free() {
+        let mut shared = shared_with(Limits::default());
+        let first = caller_of(&mut shared, "9.9.9.9:1", "name");
+        pass_deadline(&mut shared, first);
+        assert!(shared.links[&first].state == LinkState::Closing);
+        let second = caller_of(&mut shared, "9.9.9.9:2", "name");
+        assert_eq!(shared.links[&second].outgoing.len(), 8);
+        shared.forget(second, End::Closed);
+        shared.forget(first, End::Closed);
+        assert!(shared.waiting.unwrap().is_empty() && shared.sources.is_empty() && shared.waits == 0);
+    }
+
+    #[test]
+    fn a_name_that_goes_on_is_looked_up_again() {
+        let mut shared = shared_with(Limits::default());
+        let slow = caller_of(&mut shared, "9.9.9.9:1", "job0");
+        shared.receive(slow, b"_1");
+        let other = caller_of(&mut shared, "9.9.9.9:2", "job0");
+        assert_eq!(shared.links[&other].outgoing.len(), 8, "it is no name any more");
+        pass_deadline(&mut shared, slow);
+        let partner = caller_of(&mut shared, "9.9.9.9:3", "job0_1");
+        assert_eq!((shared.links[&slow].outgoing.len(), shared.links[&partner].outgoing.len()), (16, 16));
     }
 
     #[test]

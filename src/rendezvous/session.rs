@@ -100,6 +100,19 @@ impl Session {
         }
     }
 
+    /// Appends the answer to a client that is refused. Who does not speak our
+    /// protocol is told nothing: it would take our words for its own.
+    pub(crate) fn refuse(&self, refused: Refused, out: &mut Vec<u8>) {
+        if !self.decoder.is_ours() {
+            return;
+        }
+        if matches!(self.phase, Phase::Greeting) {
+            protocol::put_preamble(out);
+        }
+        let Refused { refusal, text } = refused;
+        ServerMessage::Refused { refusal, text }.encode(out);
+    }
+
     fn handle(
         &mut self,
         message: ClientMessage,
@@ -266,8 +279,8 @@ mod tests {
             }
             let result =
                 pair.session.receive(&bytes, &mut self.registry, &self.admission, ROOM, &mut pair.to_client);
-            if let Err(Refused { refusal, text }) = result {
-                ServerMessage::Refused { refusal, text }.encode(&mut pair.to_client);
+            if let Err(refused) = result {
+                pair.session.refuse(refused, &mut pair.to_client);
                 pair.broken = true;
                 self.registry.closed(id, End::Closed, Instant::now());
             }
@@ -425,6 +438,39 @@ mod tests {
         let refused =
             session.receive(&bytes, &mut registry, &Admission::default(), ROOM, &mut out).unwrap_err();
         assert_eq!(refused.refusal, Refusal::Protocol);
+    }
+
+    /// What a client that sends `bytes` first is told when it is refused.
+    fn refusal_of(bytes: &[u8]) -> Vec<u8> {
+        let membership = Membership { epoch: [1; 16], token: [1; 16] };
+        let fresh = Fresh { nonce: [1; 16], membership };
+        let mut session = Session::new(1, "9.9.9.9:1".parse().unwrap(), fresh);
+        let mut out = Vec::new();
+        let refused = session
+            .receive(bytes, &mut Registry::default(), &Admission::default(), ROOM, &mut out)
+            .err()
+            .unwrap_or_else(|| Refused::new(Refusal::Protocol, "too slow"));
+        session.refuse(refused, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_refusal_can_be_read_however_early_it_comes() {
+        let mut hello = Vec::new();
+        protocol::put_preamble(&mut hello);
+        let preamble = hello.len();
+        ClientMessage::Hello { nonce: [2; 16] }.encode(&mut hello);
+        let newer = [&protocol::MAGIC[..], &[protocol::MAJOR + 1, 0]].concat();
+        let garbage = [&hello[..preamble], &[0xff; 20]].concat();
+        let early = [&hello[..1], &hello[..preamble], &hello[..preamble + 5], &newer, &garbage];
+        for bytes in early {
+            let mut client = Client::new(request(0, 2, None)).unwrap();
+            let error = client.receive(&refusal_of(bytes)).unwrap_err();
+            assert!(error.message().contains("the rendezvous server refused"), "{error}");
+        }
+        for stranger in [&b""[..], b"pairing-name", b"\xf5FMX", b"\x16\x03\x01"] {
+            assert_eq!(refusal_of(stranger), b"", "it would take our words for its own");
+        }
     }
 
     proptest! {

@@ -23,9 +23,21 @@ pub(crate) struct Arguments {
     /// Refuse ranks that do not prove the secret
     #[arg(long)]
     require_secret: bool,
+    /// What to speak: version 2 is FMI's own, auto is TCPunch's, version 1, too
+    #[arg(long, value_enum, default_value = "auto")]
+    protocol: Protocol,
     /// What to log on standard error: off, error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = level)]
     log: LogLevel,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Protocol {
+    /// Both; version 1 never where the secret is required
+    Auto,
+    /// FMI's own alone
+    #[value(name = "2")]
+    Two,
 }
 
 fn level(text: &str) -> Result<LogLevel, String> {
@@ -45,8 +57,10 @@ pub(crate) fn serve(arguments: Arguments) -> ExitCode {
 fn try_serve(arguments: Arguments) -> Result<()> {
     descriptors::raise_limit();
     let log = |level: LogLevel, text: &str| say(format_args!("fmi serve: {}: {text}", level.name()));
-    let mut options =
-        ServerOptions::default().require_secret(arguments.require_secret).log(arguments.log, Arc::new(log));
+    let mut options = ServerOptions::default()
+        .require_secret(arguments.require_secret)
+        .tcpunch(arguments.protocol == Protocol::Auto)
+        .log(arguments.log, Arc::new(log));
     if let Some(secret) = std::env::var_os("FMI_SECRET") {
         options = options.secret(secret.into_encoded_bytes());
     }
