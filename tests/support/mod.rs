@@ -2,10 +2,12 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of it")]
 
+pub(crate) mod serve;
+
 use std::fs::File;
 use std::io::Write;
 use std::mem::ManuallyDrop;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -155,14 +157,20 @@ pub(crate) fn server() -> ServerThread {
 
 /// The configuration of a channel that is alone enabled.
 pub(crate) fn config(channel: Channel, server: Option<&ServerThread>) -> Config {
-    let mut config = Config::new();
     match channel {
-        Channel::Memory => config.set("backends.Memory.enabled", "true").unwrap(),
-        Channel::Direct => {
-            let address = server.expect("Direct needs a server").local_addr();
-            config.set("backends.Direct.host", &address.ip().to_string()).unwrap();
-            config.set("backends.Direct.port", &address.port().to_string()).unwrap();
+        Channel::Memory => {
+            let mut config = Config::new();
+            config.set("backends.Memory.enabled", "true").unwrap();
+            config
         }
+        Channel::Direct => config_at(server.expect("Direct needs a server").local_addr()),
     }
+}
+
+/// The configuration of Direct with the rendezvous server at `address`.
+pub(crate) fn config_at(address: SocketAddr) -> Config {
+    let mut config = Config::new();
+    config.set("backends.Direct.host", &address.ip().to_string()).unwrap();
+    config.set("backends.Direct.port", &address.port().to_string()).unwrap();
     config
 }
