@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fmi::rendezvous::{Server, ServerOptions};
 use fmi::{Error, LogLevel, Result};
@@ -54,9 +55,29 @@ pub(crate) fn serve(arguments: Arguments) -> ExitCode {
     }
 }
 
+/// Whether standard error takes a line at once. Whoever holds the other end of
+/// a pipe and does not read it shall not stop the server. A pipe that is ready
+/// has room for a page, more than any two lines.
+fn takes_a_line() -> bool {
+    let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid entry, and no waiting.
+    unsafe { libc::poll(&mut stderr, 1, 0) == 1 }
+}
+
 fn try_serve(arguments: Arguments) -> Result<()> {
     descriptors::raise_limit();
-    let log = |level: LogLevel, text: &str| say(format_args!("fmi serve: {}: {text}", level.name()));
+    let lost = AtomicU64::new(0);
+    let log = move |level: LogLevel, text: &str| {
+        if !takes_a_line() {
+            lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        match lost.swap(0, Ordering::Relaxed) {
+            0 => {}
+            count => say(format_args!("fmi serve: warn: {count} lines were lost: nobody read them")),
+        }
+        say(format_args!("fmi serve: {}: {text}", level.name()));
+    };
     let mut options = ServerOptions::default()
         .require_secret(arguments.require_secret)
         .tcpunch(arguments.protocol == Protocol::Auto)
