@@ -228,6 +228,50 @@ fn slow_readers() {
     });
 }
 
+/// A source that wishes for all that it can, as long as it is served.
+#[test]
+fn one_source_cannot_fill_the_memory() {
+    const MEMBERS: u32 = 500;
+    /// What a source without the secret may take, and twice what the server
+    /// grows by otherwise.
+    const MOST: u64 = (32 << 20) + 2 * FLAT;
+    watched(LIMIT, || {
+        raise_descriptor_limit();
+        let mut server = Serve::start(&[]);
+        server.honest_pair();
+        let (before, _) = server.memory();
+        let wishes =
+            |from: u32| (0..4096).flat_map(|to| connect((from + 1 + to * 15) % 65536)).collect::<Vec<_>>();
+        let mut refused = 0;
+        let members: Vec<_> = (0..MEMBERS)
+            .map(|rank| {
+                let mut stream = server.connect_from(9);
+                let words = [hello(), join(9, rank, 65536), wishes(rank)].concat();
+                refused += usize::from(stream.write_all(&words).is_err());
+                stream
+            })
+            .collect();
+        server.honest_pair();
+        let (after, most) = server.memory();
+        let closed = members.iter().filter(|stream| ends(stream, Duration::from_millis(1))).count();
+        println!(
+            "{} MiB before, {} after, {} at most; {refused} + {closed} of {MEMBERS} were refused",
+            before >> 20,
+            after >> 20,
+            most >> 20
+        );
+        assert!(closed > 0, "all were served");
+        assert!(most < before + MOST);
+        server.assert_alive();
+        drop(members);
+        server.honest_pair();
+        let mut again = server.connect_from(9);
+        again.write_all(&first_words()).unwrap();
+        assert!(is_joined(&again), "what was taken is given back");
+        server.stop();
+    });
+}
+
 #[test]
 fn no_descriptors_left() {
     let mut command = Command::new("sh");

@@ -7,6 +7,8 @@
 //! does the older protocol that the server also speaks (`tcpunch`); the
 //! `server` puts them on the network.
 
+#[cfg(feature = "cli")]
+mod allowance;
 pub(crate) mod client;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the server's half of the codec"))]
 pub(crate) mod protocol;

@@ -9,9 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::allowance::{Allowances, source_of};
 use super::protocol::{
     Epoch as EpochId, Hash, Join, Joined, Membership, Missing, RANK_ANY, Reason, Refusal, ServerMessage,
     Token,
@@ -23,6 +24,14 @@ pub(crate) const MAX_SIZE: u32 = 1 << 16;
 /// The most connects that one member may have pending: a rank that opens all
 /// links of a job of 1,024 at once stays well below.
 const MAX_WANTED: usize = 4096;
+/// The most open epochs of one job: each newcomer looks at all of them.
+const MAX_OPEN: usize = 1024;
+/// What a member takes of its source's allowance, in bytes: its entry, four
+/// private addresses, and its share of the epoch, which has at least one.
+const ENTRY: usize = 1024;
+/// What a pending connect takes: it stands in two B-trees, whose nodes may be
+/// half empty. Measured: a million of them made a server grow by 34 bytes each.
+const WISH: usize = 40;
 /// How long an epoch without any connection is kept for members that may come
 /// back.
 const DETACHED_FOR: Duration = Duration::from_secs(600);
@@ -73,6 +82,8 @@ pub(crate) struct Registry {
     dead: VecDeque<EpochId>,
     dead_set: HashSet<EpochId>,
     outputs: VecDeque<Output>,
+    /// What ranks without the secret have taken.
+    pub(crate) allowances: Allowances,
 }
 
 /// Runs under the same key are told apart by size and rank alone.
@@ -93,12 +104,14 @@ struct Epoch {
     /// other members are not known either, and come with tokens of their own.
     adopted: bool,
     members: BTreeMap<u32, Member>,
-    /// For each rank, joined or not, the members that want a link to it.
-    wanted_by: HashMap<u32, BTreeSet<u32>>,
+    /// A rank, joined or not, and a member that wants a link to it.
+    wanted_by: BTreeSet<(u32, u32)>,
 }
 
 struct Member {
     presence: Presence,
+    /// Whose allowance it and its wishes take from.
+    source: Option<IpAddr>,
     token: Token,
     host_id: u64,
     public: SocketAddr,
@@ -140,12 +153,21 @@ impl Registry {
             let text = format!("rank {} of a job of size {} (at most {MAX_SIZE})", join.rank, join.size);
             return Err(Refused::new(Refusal::Protocol, text));
         }
+        let source = (!authenticated).then(|| source_of(public));
+        if source.is_some_and(|source| !self.allowances.take(source, ENTRY)) {
+            return Err(no_allowance());
+        }
         let key = JobKey { job: join.job, job_id: join.job_id, authenticated };
         let membership = match previous {
-            None => self.place(&key, &join, fresh)?,
-            Some(previous) => self.replace(&key, &join, previous)?,
+            None => self.place(&key, &join, fresh),
+            Some(previous) => self.replace(&key, &join, previous),
         };
-        Ok(self.attach(connection, join, membership, public))
+        let membership = membership.inspect_err(|_| {
+            if let Some(source) = source {
+                self.allowances.give_back(source, ENTRY);
+            }
+        })?;
+        Ok(self.attach(connection, join, membership, public, source))
     }
 
     /// The member of `connection` wants a link to `to`.
@@ -171,10 +193,14 @@ impl Registry {
             let text = format!("more than {MAX_WANTED} connects are pending");
             return Err(Refused::new(Refusal::Protocol, text));
         }
-        if !member.wants.insert(to) {
+        if member.wants.contains(&to) {
             return Ok(());
         }
-        epoch.wanted_by.entry(to).or_default().insert(rank);
+        if member.source.is_some_and(|source| !self.allowances.take(source, WISH)) {
+            return Err(no_allowance());
+        }
+        member.wants.insert(to);
+        epoch.wanted_by.insert((to, rank));
         if let Some(Presence::Attached(peer)) = presence {
             self.outputs.push_back(Output::Send(peer, ServerMessage::Offer { rank }));
         }
@@ -230,7 +256,7 @@ impl Registry {
             End::Closed => self.depart(id, rank, Reason::Lost),
             End::Unknown => {
                 let Some(epoch) = self.epochs.get_mut(&id) else { return };
-                epoch.forget_wishes_of(rank);
+                epoch.forget_wishes_of(rank, &mut self.allowances);
                 if let Some(member) = epoch.members.get_mut(&rank) {
                     member.presence = Presence::Detached(now);
                 }
@@ -299,6 +325,10 @@ impl Registry {
             epoch.check_fingerprint(join)?;
             return Ok(Membership { epoch: *id, token: fresh.token });
         }
+        if self.jobs.get(key).is_some_and(|open| open.len() >= MAX_OPEN) {
+            let text = format!("{MAX_OPEN} runs of this job are open already");
+            return Err(Refused::new(Refusal::Full, text));
+        }
         self.epochs.insert(fresh.epoch, Epoch::new(*key, join, false));
         self.jobs.entry(*key).or_default().push(fresh.epoch);
         Ok(fresh)
@@ -342,14 +372,16 @@ impl Registry {
         join: Join,
         membership: Membership,
         public: SocketAddr,
+        source: Option<IpAddr>,
     ) -> Joined {
         let id = membership.epoch;
         let epoch = self.epochs.get_mut(&id).expect("the membership is of an epoch that is kept");
         let (rank, host_id) = (join.rank, join.host_id);
         // It repeats the wishes that it still has.
-        epoch.forget_wishes_of(rank);
+        epoch.forget_wishes_of(rank, &mut self.allowances);
         let member = Member {
             presence: Presence::Attached(connection),
+            source,
             token: membership.token,
             host_id,
             public,
@@ -359,14 +391,17 @@ impl Registry {
         };
         let before = epoch.members.insert(rank, member);
         let back = before.is_some();
+        if let Some(source) = before.as_ref().and_then(|member| member.source) {
+            self.allowances.give_back(source, ENTRY);
+        }
         if let Some(Presence::Attached(old)) = before.map(|member| member.presence) {
             self.members.remove(&old);
             self.outputs.push_back(Output::Close(old));
         }
         self.members.insert(connection, (id, rank));
-        for from in epoch.wanted_by.get(&rank).into_iter().flatten() {
-            self.outputs.push_back(Output::Send(connection, ServerMessage::Offer { rank: *from }));
-            if let Some(peer) = epoch.connection_of(*from) {
+        for from in epoch.wanting(rank) {
+            self.outputs.push_back(Output::Send(connection, ServerMessage::Offer { rank: from }));
+            if let Some(peer) = epoch.connection_of(from) {
                 let message = ServerMessage::NotYet { rank, missing: Missing::NotReady };
                 self.outputs.push_back(Output::Send(peer, message));
             }
@@ -379,8 +414,8 @@ impl Registry {
     /// Both sides may start.
     fn go(&mut self, id: EpochId, from: u32, to: u32) {
         let Some(epoch) = self.epochs.get_mut(&id) else { return };
-        epoch.forget_wish(from, to);
-        epoch.forget_wish(to, from);
+        epoch.forget_wish(from, to, &mut self.allowances);
+        epoch.forget_wish(to, from, &mut self.allowances);
         for (rank, peer) in [(from, to), (to, from)] {
             let (Some(here), Some(there)) = (epoch.members.get(&rank), epoch.members.get(&peer)) else {
                 return;
@@ -405,12 +440,10 @@ impl Registry {
             Reason::Left => Presence::Left,
             Reason::Lost => Presence::Lost,
         };
-        epoch.forget_wishes_of(rank);
-        let waiting = epoch.wanted_by.remove(&rank).unwrap_or_default();
+        epoch.forget_wishes_of(rank, &mut self.allowances);
+        let waiting: BTreeSet<u32> = epoch.wanting(rank).collect();
         for from in &waiting {
-            if let Some(member) = epoch.members.get_mut(from) {
-                member.wants.remove(&rank);
-            }
+            epoch.forget_wish(*from, rank, &mut self.allowances);
         }
         for (peer, connection) in epoch.attached() {
             if reason == Reason::Lost || waiting.contains(&peer) {
@@ -442,7 +475,11 @@ impl Registry {
     }
 
     fn remove_epoch(&mut self, id: EpochId) {
-        if self.epochs.remove(&id).is_none() || !self.dead_set.insert(id) {
+        let Some(epoch) = self.epochs.remove(&id) else { return };
+        for source in epoch.members.values().filter_map(|member| member.source) {
+            self.allowances.give_back(source, ENTRY);
+        }
+        if !self.dead_set.insert(id) {
             return;
         }
         self.dead.push_back(id);
@@ -463,7 +500,7 @@ impl Epoch {
             open: true,
             adopted,
             members: BTreeMap::new(),
-            wanted_by: HashMap::new(),
+            wanted_by: BTreeSet::new(),
         }
     }
 
@@ -498,22 +535,29 @@ impl Epoch {
         self.members.get(&from).is_some_and(|member| member.wants.contains(&to))
     }
 
-    fn forget_wish(&mut self, from: u32, to: u32) {
-        if let Some(member) = self.members.get_mut(&from) {
-            member.wants.remove(&to);
-        }
-        if let Some(wanting) = self.wanted_by.get_mut(&to) {
-            wanting.remove(&from);
-            if wanting.is_empty() {
-                self.wanted_by.remove(&to);
+    /// The members that want a link to `rank`.
+    fn wanting(&self, rank: u32) -> impl Iterator<Item = u32> {
+        self.wanted_by.range((rank, 0)..=(rank, u32::MAX)).map(|(_, from)| *from)
+    }
+
+    fn forget_wish(&mut self, from: u32, to: u32, allowances: &mut Allowances) {
+        let Some(member) = self.members.get_mut(&from) else { return };
+        if member.wants.remove(&to) {
+            self.wanted_by.remove(&(to, from));
+            if let Some(source) = member.source {
+                allowances.give_back(source, WISH);
             }
         }
     }
 
-    fn forget_wishes_of(&mut self, rank: u32) {
-        let wants = self.members.get_mut(&rank).map(|member| std::mem::take(&mut member.wants));
-        for to in wants.into_iter().flatten() {
-            self.forget_wish(rank, to);
+    fn forget_wishes_of(&mut self, rank: u32, allowances: &mut Allowances) {
+        let Some(member) = self.members.get_mut(&rank) else { return };
+        let wants = std::mem::take(&mut member.wants);
+        if let Some(source) = member.source {
+            allowances.give_back(source, WISH * wants.len());
+        }
+        for to in wants {
+            self.wanted_by.remove(&(to, rank));
         }
     }
 
@@ -549,6 +593,12 @@ impl Presence {
             Self::Attached(_) | Self::Detached(_) => None,
         }
     }
+}
+
+fn no_allowance() -> Refused {
+    let text =
+        "this server remembers no more for ranks at this address that do not prove a secret (FMI_SECRET)";
+    Refused::new(Refusal::Full, text)
 }
 
 /// A member in a log line; four bytes tell jobs and epochs apart.
@@ -946,5 +996,80 @@ mod tests {
         assert!(bench.registry.epochs.values().all(|epoch| epoch.wanted_by.is_empty()));
         bench.close(11);
         assert!(bench.registry.epochs.is_empty() && bench.registry.members.is_empty());
+        assert_eq!(bench.registry.allowances.in_all(), 0);
+    }
+
+    #[test]
+    fn a_source_cannot_make_it_remember_more_than_its_allowance() {
+        let mut bench = Bench::default();
+        bench.registry.allowances = Allowances::new(3 * ENTRY + 3 * WISH, usize::MAX);
+        bench.join(10, 0, 9);
+        bench.join(11, 1, 9);
+        bench.join(12, 2, 9);
+        let refused = bench.join_with(13, join_of(3, 9)).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::Full);
+        for (connection, to) in [(10, 3), (11, 3), (11, 4)] {
+            bench.connect(connection, to);
+            bench.connect(connection, to);
+        }
+        assert_eq!(bench.registry.connect(12, 3).unwrap_err().refusal, Refusal::Full);
+
+        let proven = Join { job: [2; 32], ..join_of(3, 9) };
+        let (public, fresh) = (public_of(13), bench.fresh());
+        bench.registry.join(13, proven, None, true, public, fresh).unwrap();
+        bench.connect(13, 1);
+        let fresh = bench.fresh();
+        let elsewhere = "2.2.2.2:2".parse().unwrap();
+        bench.registry.join(14, join_of(3, 9), None, false, elsewhere, fresh).unwrap();
+    }
+
+    /// Whatever it was that it did: a source that is gone has taken nothing.
+    #[test]
+    fn what_was_taken_is_given_back() {
+        let mut bench = Bench::default();
+        let now = Instant::now();
+        let membership = bench.join(10, 0, 4).membership;
+        bench.join(11, 1, 4);
+        bench.join(12, 2, 4);
+        for (connection, to) in [(10, 1), (10, 2), (10, 3), (11, 3), (12, 1), (12, 3)] {
+            bench.connect(connection, to);
+        }
+        bench.registry.ready(11, 0).unwrap();
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 5 * WISH);
+        bench.rejoin(13, join_of(0, 4), membership).unwrap();
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 3 * WISH);
+        bench.join_with(14, Join { fingerprint: 6, ..join_of(3, 4) }).unwrap_err();
+        bench.registry.closed(11, End::Unknown, now);
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 2 * WISH);
+        bench.registry.leave(12);
+        bench.close(13);
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY, "as long as the run has a member");
+        bench.registry.expire(now + DETACHED_FOR);
+        assert_eq!(bench.registry.allowances.in_all(), 0);
+    }
+
+    #[test]
+    fn the_runs_of_a_job_and_what_is_known_of_dead_ones_are_bounded() {
+        let mut bench = Bench::default();
+        let join = |bench: &mut Bench, number: usize| {
+            let mut epoch = [0; 16];
+            epoch[..8].copy_from_slice(&number.to_le_bytes());
+            let fresh = Membership { epoch, token: [0; 16] };
+            let connection = number as ConnectionId;
+            bench.registry.join(connection, join_of(0, 2), None, false, public_of(0), fresh)
+        };
+        for number in 0..MAX_OPEN {
+            join(&mut bench, number).unwrap();
+        }
+        assert_eq!(join(&mut bench, MAX_OPEN).unwrap_err().refusal, Refusal::Full);
+        (0..MAX_OPEN).for_each(|number| bench.registry.leave(number as ConnectionId));
+        for number in MAX_OPEN..MAX_OPEN + 2 * MAX_DEAD {
+            join(&mut bench, number).unwrap();
+            bench.registry.leave(number as ConnectionId);
+        }
+        let registry = &bench.registry;
+        assert!(registry.epochs.is_empty() && registry.jobs.is_empty() && registry.members.is_empty());
+        assert_eq!((registry.dead.len(), registry.dead_set.len()), (MAX_DEAD, MAX_DEAD));
+        assert_eq!(registry.allowances.in_all(), 0);
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io::{self, ErrorKind as IoKind};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
 
+use super::allowance::{Allowances, source_of};
 use super::client::MIN_SECRET;
 use super::protocol::{MAGIC, MAX_FRAME, Membership, Refusal};
 use super::registry::{ConnectionId, End, Output, Refused, Registry};
@@ -99,8 +100,10 @@ struct Limits {
     waiting_per_source: usize,
     /// Members, in all.
     members: usize,
-    /// Members from one source that have not proved the secret. Those that
-    /// have are known to belong together, and may share the address of a NAT.
+    /// Members that have not proved the secret, in all and from one source.
+    /// Those that have are known to belong together, and may share the address
+    /// of a NAT.
+    strangers: usize,
     strangers_per_source: usize,
     /// Bytes that a member has not read.
     unread: usize,
@@ -117,12 +120,16 @@ impl Default for Limits {
             waiting: 4096,
             waiting_per_source: 1024,
             members: 1 << 16,
+            strangers: 1 << 16,
             strangers_per_source: 4096,
             unread: 256 * 1024,
         }
     }
 }
 
+/// Unread bytes of a stranger that do not take from its source's allowance: a
+/// member that keeps up never has more.
+const UNREAD_FOR_FREE: usize = MAX_FRAME;
 /// How long a connection that is refused may take to read why: closing it at
 /// once, with bytes of it unread, would destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(1);
@@ -298,15 +305,6 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// Who is counted as one: an address, or for IPv6 the /64 that a host can
-/// choose its addresses from.
-fn source_of(peer: SocketAddr) -> IpAddr {
-    match peer.ip() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        ip => ip,
-    }
-}
-
 /// A panic while it was held would have left the registry half changed: then
 /// the server ends rather than tell nonsense.
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -327,6 +325,8 @@ struct Shared {
     handshakes: BTreeSet<ConnectionId>,
     sources: HashMap<IpAddr, Source>,
     members: usize,
+    /// How many of these have not proved the secret.
+    strangers: usize,
     /// How many wait.
     waits: usize,
 }
@@ -341,6 +341,8 @@ struct Link {
     deadline: Option<Moment>,
     /// What the socket has not taken yet.
     outgoing: Vec<u8>,
+    /// How much of the source's allowance that takes.
+    taken: usize,
     /// Wakes the task: there is something to send, or the state has changed.
     notify: Arc<Notify>,
 }
@@ -396,6 +398,9 @@ impl Shared {
         limits.handshakes = limits.handshakes.min(descriptors / 2);
         limits.waiting = limits.waiting.min(descriptors / 4);
         limits.members = limits.members.min(descriptors - limits.handshakes - limits.waiting);
+        // Strangers cannot take all the room of those who know the secret.
+        let reserved = if secret.is_some() { limits.members / 4 } else { 0 };
+        limits.strangers = limits.strangers.min(limits.members - reserved);
         Self {
             registry: Registry::default(),
             admission: Admission { secret, required: require_secret },
@@ -407,6 +412,7 @@ impl Shared {
             handshakes: BTreeSet::new(),
             sources: HashMap::new(),
             members: 0,
+            strangers: 0,
             waits: 0,
         }
     }
@@ -439,6 +445,7 @@ impl Shared {
             state: LinkState::Open,
             deadline: Some(Moment::now() + self.limits.handshake),
             outgoing: Vec::new(),
+            taken: 0,
             notify: notify.clone(),
         };
         self.links.insert(id, link);
@@ -493,6 +500,7 @@ impl Shared {
             }
             Class::Member { .. } => {
                 self.members += 1;
+                self.strangers += 1;
                 source.strangers += 1;
             }
         }
@@ -592,8 +600,12 @@ impl Shared {
         let Speech::Frames(session) = &mut link.speech else { return };
         let strangers = self.sources.get(&source_of(link.peer)).map_or(0, |source| source.strangers);
         let room = self.members < self.limits.members;
-        let room =
-            Room { authenticated: room, strangers: room && strangers < self.limits.strangers_per_source };
+        let room = Room {
+            authenticated: room,
+            strangers: room
+                && self.strangers < self.limits.strangers
+                && strangers < self.limits.strangers_per_source,
+        };
         let out = &mut link.outgoing;
         let result = session.receive(bytes, &mut self.registry, &self.admission, room, out);
         let (joined, over) = (session.membership(), session.is_over());
@@ -672,8 +684,9 @@ impl Shared {
                     }
                     message.encode(&mut link.outgoing);
                     link.notify.notify_one();
-                    if link.outgoing.len() > self.limits.unread {
-                        let (peer, unread) = (link.peer, self.limits.unread);
+                    if link.outgoing.len() > self.limits.unread || !link.settle(&mut self.registry.allowances)
+                    {
+                        let (peer, unread) = (link.peer, link.outgoing.len());
                         let text = format_args!("dropped: {peer} has not read {unread} bytes");
                         self.logger.log(LogLevel::Info, text);
                         self.drop_link(id);
@@ -688,9 +701,11 @@ impl Shared {
         self.free_name(id);
         self.discount(id);
         let Some(link) = self.links.remove(&id) else { return };
+        let address = source_of(link.peer);
+        self.registry.allowances.give_back(address, link.taken);
         if let Class::Member { authenticated } = link.class {
             self.members -= 1;
-            let address = source_of(link.peer);
+            self.strangers -= usize::from(!authenticated);
             if !authenticated && let Some(source) = self.sources.get_mut(&address) {
                 source.strangers -= 1;
                 if source.is_empty() {
@@ -700,6 +715,25 @@ impl Shared {
         }
         self.registry.closed(id, end, Instant::now());
         self.distribute();
+    }
+}
+
+impl Link {
+    /// Takes from the allowance of a stranger's source, or gives back, as the
+    /// outgoing bytes ask for; false if there is not so much.
+    fn settle(&mut self, allowances: &mut Allowances) -> bool {
+        let due = match self.class {
+            Class::Member { authenticated: true } => 0,
+            _ => self.outgoing.len().saturating_sub(UNREAD_FOR_FREE),
+        };
+        let source = source_of(self.peer);
+        if due < self.taken {
+            allowances.give_back(source, self.taken - due);
+        } else if !allowances.take(source, due - self.taken) {
+            return false;
+        }
+        self.taken = due;
+        true
     }
 }
 
@@ -777,7 +811,8 @@ impl Connection {
     /// Sends what the socket takes.
     fn send(&self) -> Result<Wish, End> {
         let mut shared = lock(&self.shared);
-        let Some(link) = shared.links.get_mut(&self.id) else { return Err(End::Closed) };
+        let Shared { links, registry, .. } = &mut *shared;
+        let Some(link) = links.get_mut(&self.id) else { return Err(End::Closed) };
         while !link.outgoing.is_empty() {
             match self.stream.try_write(&link.outgoing) {
                 Ok(sent) => drop(link.outgoing.drain(..sent)),
@@ -788,6 +823,9 @@ impl Connection {
         if link.outgoing.is_empty() {
             // An idle connection holds no buffer.
             link.outgoing = Vec::new();
+        }
+        if link.taken > 0 {
+            link.settle(&mut registry.allowances);
         }
         Ok(Wish { send: !link.outgoing.is_empty(), state: link.state, deadline: link.deadline })
     }
