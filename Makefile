@@ -23,7 +23,7 @@ nat: ## ranks behind NATs of every kind, all pairs; needs root
 bench: ## figures of this machine, next to plain TCP
 	@scripts/bench.sh
 
-soak: ## the engine under many random schedules: FMI_SEEDS=100000
+soak: ## engine and rendezvous under many random schedules: FMI_SEEDS=100000
 	@scripts/soak.sh
 
 install: ## install into PREFIX (default /usr/local), honours DESTDIR

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the engine's tests under many more random schedules than `make test`:
-# FMI_SEEDS of them (default 100000). SOAK_SECONDS bounds it (default two hours).
+# Runs the tests of the engine and of the rendezvous under many more random
+# schedules and inputs than `make test`: FMI_SEEDS of them (default 100000).
+# SOAK_SECONDS bounds each of the two (default two hours).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "$0")/common.sh"
@@ -8,3 +9,5 @@ source "$(dirname "$0")/common.sh"
 export FMI_SEEDS=${FMI_SEEDS:-100000}
 heading "engine, $FMI_SEEDS seeds"
 bounded "${SOAK_SECONDS:-7200}" cargo test --locked --release --lib engine -- --nocapture
+heading "rendezvous, $FMI_SEEDS cases"
+PROPTEST_CASES=$FMI_SEEDS bounded "${SOAK_SECONDS:-7200}" cargo test --locked --release --lib rendezvous

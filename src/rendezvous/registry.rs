@@ -282,6 +282,12 @@ impl Registry {
         }
     }
 
+    /// Whether it remembers nothing but the identities of dead runs.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.epochs.is_empty() && self.jobs.is_empty() && self.members.is_empty() && self.outputs.is_empty()
+    }
+
     /// What is to be done next.
     pub(crate) fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

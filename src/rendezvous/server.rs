@@ -719,6 +719,18 @@ impl Shared {
 }
 
 impl Link {
+    /// The socket has taken the first `sent` of the outgoing bytes.
+    fn advance(&mut self, sent: usize, allowances: &mut Allowances) {
+        self.outgoing.drain(..sent);
+        if self.outgoing.is_empty() {
+            // An idle connection holds no buffer.
+            self.outgoing = Vec::new();
+        }
+        if self.taken > 0 {
+            self.settle(allowances);
+        }
+    }
+
     /// Takes from the allowance of a stranger's source, or gives back, as the
     /// outgoing bytes ask for; false if there is not so much.
     fn settle(&mut self, allowances: &mut Allowances) -> bool {
@@ -815,17 +827,10 @@ impl Connection {
         let Some(link) = links.get_mut(&self.id) else { return Err(End::Closed) };
         while !link.outgoing.is_empty() {
             match self.stream.try_write(&link.outgoing) {
-                Ok(sent) => drop(link.outgoing.drain(..sent)),
+                Ok(sent) => link.advance(sent, &mut registry.allowances),
                 Err(error) if error.kind() == IoKind::WouldBlock => break,
                 Err(error) => return Err(end_of(&error)),
             }
-        }
-        if link.outgoing.is_empty() {
-            // An idle connection holds no buffer.
-            link.outgoing = Vec::new();
-        }
-        if link.taken > 0 {
-            link.settle(&mut registry.allowances);
         }
         Ok(Wish { send: !link.outgoing.is_empty(), state: link.state, deadline: link.deadline })
     }
@@ -861,6 +866,9 @@ fn end_of(error: &io::Error) -> End {
         _ => End::Closed,
     }
 }
+
+#[cfg(test)]
+mod siege;
 
 #[cfg(test)]
 mod tests {
@@ -1159,7 +1167,7 @@ mod tests {
                 assert!(shared.links[&id].outgoing.starts_with(&MAGIC), "never an endpoint");
             }
         }
-        assert!(shared.waiting.as_ref().unwrap().is_empty());
+        assert_eq!(shared.waiting.as_ref().unwrap().len(), 0);
         let six = client_of(&mut shared, "[2001:db8::1]:9", b"name");
         assert!(shared.links[&six].state == LinkState::Closing && shared.links[&six].outgoing.is_empty());
         let long = client_of(&mut shared, "9.9.9.9:9", &[b'n'; 141]);
@@ -1207,7 +1215,7 @@ mod tests {
         assert_eq!(shared.links[&second].outgoing.len(), 8);
         shared.forget(second, End::Closed);
         shared.forget(first, End::Closed);
-        assert!(shared.waiting.unwrap().is_empty() && shared.sources.is_empty() && shared.waits == 0);
+        assert!(shared.waiting.unwrap().len() == 0 && shared.sources.is_empty() && shared.waits == 0);
     }
 
     #[test]
@@ -1310,6 +1318,77 @@ mod tests {
             exchange(&mut shared, *id, client).last(),
             Some(&Event::Unreachable { rank: 0, reason: Reason::Lost })
         );
+    }
+
+    /// A member of `shared` whose peer has left, so that each of its wishes is
+    /// answered, and the wishes.
+    fn deaf_member(shared: &mut Shared, peer: &str) -> (ConnectionId, Vec<u8>) {
+        use super::super::protocol::ClientMessage;
+        let name = format!("job of {peer}");
+        let mut member = |rank| {
+            let request = JoinRequest { name: name.clone(), rank, size: 2, ..request() };
+            let (id, _) = shared.admit(peer.parse().unwrap()).unwrap();
+            let mut client = Client::new(request).unwrap();
+            for _ in 0..2 {
+                shared.receive(id, client.outgoing());
+                client.advance(client.outgoing().len());
+                client.receive(&std::mem::take(&mut shared.links.get_mut(&id).unwrap().outgoing)).unwrap();
+            }
+            assert!(client.is_member());
+            id
+        };
+        let (deaf, peer) = (member(0), member(1));
+        let mut leave = Vec::new();
+        ClientMessage::Leave.encode(&mut leave);
+        shared.receive(peer, &leave);
+        shared.forget(peer, End::Closed);
+        let mut wish = Vec::new();
+        ClientMessage::Connect { rank: 1 }.encode(&mut wish);
+        (deaf, wish.repeat(100))
+    }
+
+    #[test]
+    fn what_a_source_has_not_read_takes_from_its_allowance() {
+        let mut shared = shared_with(Limits::default());
+        shared.registry.allowances = Allowances::new(20_000, 1 << 20);
+        let (first, wishes) = deaf_member(&mut shared, "9.9.9.9:1");
+        let (second, _) = deaf_member(&mut shared, "9.9.9.9:2");
+        let (neighbour, few) = deaf_member(&mut shared, "9.9.9.9:3");
+        let (elsewhere, _) = deaf_member(&mut shared, "8.8.8.8:1");
+        for _ in 0..20 {
+            shared.receive(first, &wishes);
+            shared.receive(second, &wishes);
+            shared.receive(elsewhere, &wishes);
+        }
+        let state = |shared: &Shared, id| {
+            (shared.links[&id].state == LinkState::Open, shared.links[&id].outgoing.len())
+        };
+        assert_eq!(state(&shared, elsewhere), (true, 20 * 100 * 8));
+        let (open, unread) = state(&shared, second);
+        assert!(!open && unread < 20_000, "{unread} bytes");
+        shared.receive(neighbour, &few[..70]);
+        assert_eq!(state(&shared, neighbour), (true, 80), "who keeps up is served");
+        let Shared { links, registry, .. } = &mut shared;
+        let link = links.get_mut(&elsewhere).unwrap();
+        link.advance(15_000, &mut registry.allowances);
+        assert_eq!((link.outgoing.len(), link.taken), (1000, 0));
+        for id in [first, second, neighbour, elsewhere] {
+            shared.forget(id, End::Closed);
+        }
+        assert_eq!(shared.registry.allowances.in_all(), 0);
+        assert!(shared.registry.is_empty());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_those_who_know_the_secret() {
+        let limits = Limits { members: 8, ..Limits::default() };
+        let secret = b"0123456789abcdef";
+        let server = serve_with(ServerOptions { limits, ..ServerOptions::default() }.secret(*secret));
+        let _strangers: Vec<_> = (0..6).map(|rank| Rank::member(&server, "open", rank, 9)).collect();
+        let error = Rank::start(&server, "open", 6, 9, None).event().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect);
+        let mut zero = Rank::start(&server, "job", 0, 2, Some(secret));
+        assert!(matches!(zero.event(), Ok(Event::Joined { .. })));
     }
 
     #[test]

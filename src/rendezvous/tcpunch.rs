@@ -108,8 +108,8 @@ impl Waiting {
     }
 
     #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_empty()
+    pub(crate) fn len(&self) -> usize {
+        self.first.len()
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(enter(1), Answer { bytes: [told(2), told(1)].concat(), partner: Some((0, told(2))) });
         assert_eq!(enter(2).partner, None);
         assert_eq!(enter(3).partner, Some((2, told(4))));
-        assert!(waiting.is_empty());
+        assert_eq!(waiting.len(), 0);
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         waiting.withdraw(1, &gone);
         assert_eq!(waiting.enter(2, &mut first).partner, None);
         waiting.withdraw(1, &gone);
-        assert!(!waiting.is_empty(), "only its own entry");
+        assert_eq!(waiting.len(), 1, "only its own entry");
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
                     waiting.withdraw(index as u64, caller);
                 }
             }
-            prop_assert!(waiting.is_empty());
+            prop_assert_eq!(waiting.len(), 0);
         }
     }
 }
