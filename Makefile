@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test nat bench soak install clean help
+.PHONY: build demo test nat bench bench-server soak install clean help
 
 build: ## the library and the fmi command, in target/release
 	@scripts/dependencies.sh build
@@ -23,6 +23,9 @@ nat: ## ranks behind NATs of every kind, all pairs; needs root
 bench: ## figures of this machine, next to plain TCP
 	@scripts/bench.sh
 
+bench-server: ## an honest pair at a server with 10,000 idle connections
+	@scripts/bench-server.sh
+
 soak: ## engine and rendezvous under many random schedules: FMI_SEEDS=100000
 	@scripts/soak.sh
 
@@ -34,4 +37,4 @@ clean: ## remove all that was built
 	rm -rf build
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -292,6 +292,74 @@ fn no_descriptors_left() {
     });
 }
 
+/// What idle connections have said before they fell silent.
+#[derive(Clone, Copy, Debug)]
+enum Idle {
+    Nothing,
+    Hello,
+    /// A name of protocol 1: they wait for their partners.
+    Name,
+    /// All: they are ranks of a job.
+    Member,
+}
+
+/// Opens `count` idle connections, and has `tries` honest pairs served in turn;
+/// prints how long these took.
+fn crowd(idle: Idle, count: usize, tries: usize) {
+    raise_descriptor_limit();
+    let server = Serve::start(&[]);
+    server.honest_pair();
+    let connections: Vec<_> = (0..count)
+        .map(|number| {
+            let mut stream = server.connect_from(2 + (number / 1000) as u8);
+            let words = match idle {
+                Idle::Nothing => Vec::new(),
+                Idle::Hello => hello(),
+                Idle::Name => format!("name {number}").into_bytes(),
+                Idle::Member => [hello(), join(9, number as u32, count as u32)].concat(),
+            };
+            stream.write_all(&words).unwrap();
+            stream
+        })
+        .collect();
+    if let Idle::Member = idle {
+        assert!(connections.iter().all(is_joined));
+    }
+    let held = server.descriptors();
+    let mut times: Vec<_> = (0..tries).map(|_| server.honest_pair()).collect();
+    times.sort_unstable();
+    let (_, memory) = server.memory();
+    println!(
+        "{count:6} idle connections ({idle:?}), {held:5} descriptors at the server: an honest pair takes {:.1} ms \
+         (median), {:.1} ms (p99 of {tries}); memory at most {:.1} MiB",
+        times[tries / 2].as_secs_f64() * 1e3,
+        times[(tries * 99).div_ceil(100) - 1].as_secs_f64() * 1e3,
+        memory as f64 / f64::from(1 << 20),
+    );
+    assert!(memory <= 128 << 20);
+    drop(connections);
+    server.stop();
+}
+
+#[test]
+fn a_thousand_idle_connections() {
+    watched(LIMIT, || {
+        [Idle::Nothing, Idle::Hello, Idle::Name, Idle::Member]
+            .into_iter()
+            .for_each(|idle| crowd(idle, 1000, 5));
+    });
+}
+
+#[test]
+#[ignore = "a benchmark: make bench-server"]
+fn ten_thousand_idle_connections() {
+    watched(LIMIT, || {
+        [Idle::Nothing, Idle::Hello, Idle::Name, Idle::Member]
+            .into_iter()
+            .for_each(|idle| crowd(idle, 10_000, 50));
+    });
+}
+
 /// Whoever has not joined is cut off in time; who has joined may be silent.
 #[test]
 fn a_handshake_has_a_time_limit() {
