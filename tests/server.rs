@@ -205,7 +205,6 @@ fn slow_readers() {
     besiege(Serve::start(&[]), |server| {
         let member = |rank| {
             let mut stream = server.connect();
-            SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
             stream.write_all(&[hello(), join(9, rank, 4)].concat()).unwrap();
             stream
         };
@@ -251,11 +250,12 @@ fn one_source_cannot_fill_the_memory() {
                 stream
             })
             .collect();
-        server.honest_pair();
+        let pair = server.honest_pair();
+        server.wait_until_idle();
         let (after, most) = server.memory();
         let closed = members.iter().filter(|stream| ends(stream, Duration::from_millis(1))).count();
         println!(
-            "{} MiB before, {} after, {} at most; {refused} + {closed} of {MEMBERS} were refused",
+            "honest pair in {pair:?}; {} MiB before, {} after, {} at most; {refused} + {closed} of {MEMBERS} refused",
             before >> 20,
             after >> 20,
             most >> 20

@@ -111,6 +111,28 @@ impl Serve {
         (bytes("VmRSS"), bytes("VmHWM"))
     }
 
+    /// Waits until it has done what it was asked to.
+    pub(crate) fn wait_until_idle(&self) {
+        let used = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            // User and system time, in hundredths of a second.
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        let start = Instant::now();
+        let mut before = used();
+        loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = used();
+            // A busy machine may have given it no more than that.
+            if now <= before + 1 {
+                return;
+            }
+            assert!(start.elapsed() < 5 * PATIENCE, "it does not come to rest");
+            before = now;
+        }
+    }
+
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
