@@ -325,6 +325,7 @@ fn crowd(idle: Idle, count: usize, tries: usize) {
     if let Idle::Member = idle {
         assert!(connections.iter().all(is_joined));
     }
+    server.wait_until_idle();
     let held = server.descriptors();
     let mut times: Vec<_> = (0..tries).map(|_| server.honest_pair()).collect();
     times.sort_unstable();

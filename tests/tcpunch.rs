@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
+use fmi::{Communicator, Op};
 use support::serve::{PATIENCE, Serve};
 use support::watched;
 
@@ -201,6 +202,27 @@ fn other_dialects_are_closed_without_an_endpoint() {
                 assert!(told.is_empty() || pieces && told.len() == 8, "{sizes:?} {told:?}");
             }
         }
+    });
+}
+
+/// Our own ranks, told to speak protocol 1; the names are theirs to choose.
+#[test]
+fn a_job_of_ours_meets_by_names() {
+    with_server(&[], |server| {
+        let mut config = support::config_at(server.address());
+        config.set("backends.Direct.protocol", "1").unwrap();
+        std::thread::scope(|scope| {
+            for rank in 0..4 {
+                let config = &config;
+                scope.spawn(move || {
+                    let comm = Communicator::create(rank, 4, "by-name", config).unwrap();
+                    comm.set_timeout(Some(PATIENCE)).unwrap();
+                    let mut sum = [0];
+                    comm.allreduce(&[rank], &mut sum, &Op::SUM).unwrap();
+                    assert_eq!(sum, [6]);
+                });
+            }
+        });
     });
 }
 
