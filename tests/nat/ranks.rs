@@ -87,25 +87,37 @@ impl Failure {
 }
 
 impl Rank {
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// What follows in the next line that begins with `word`.
     ///
     /// # Errors
     ///
     /// The rank has ended, or says nothing for long: all that it has said.
     pub(crate) fn next(&mut self, word: &str) -> Result<String, String> {
+        self.next_of(&[word]).map(|(_, rest)| rest)
+    }
+
+    /// As [`Rank::next`], for the first of several words; which it was, and the rest.
+    fn next_of<'a>(&mut self, words: &[&'a str]) -> Result<(&'a str, String), String> {
         let limit = Instant::now() + PATIENCE;
         loop {
             let left = limit.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
                 return Err(format!(
-                    "rank {} does not say {word:?}, only:\n{}",
+                    "rank {} does not say {words:?}, only:\n{}",
                     self.number,
                     self.transcript()
                 ));
             };
             self.said.push(line);
-            if let Some(rest) = self.said.last().and_then(|line| line.strip_prefix(word)) {
-                return Ok(rest.trim().to_owned());
+            let line = self.said.last().expect("the line");
+            let found =
+                words.iter().find_map(|word| Some((*word, line.strip_prefix(word)?.trim().to_owned())));
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
     }
@@ -116,8 +128,10 @@ impl Rank {
     ///
     /// It failed, or hangs: all that it has said.
     pub(crate) fn done(&mut self) -> Result<(), String> {
-        self.next("done").map(drop)?;
-        self.end()
+        match self.ending()? {
+            None => Ok(()),
+            Some(_) => Err(format!("rank {} failed:\n{}", self.number, self.transcript())),
+        }
     }
 
     /// Waits until the rank has failed.
@@ -126,17 +140,29 @@ impl Rank {
     ///
     /// It succeeded, or hangs: all that it has said.
     pub(crate) fn failed(&mut self) -> Result<Failure, String> {
-        let line = self.next("ended")?;
+        self.ending()?.ok_or_else(|| format!("rank {} succeeds:\n{}", self.number, self.transcript()))
+    }
+
+    /// Waits until the rank has failed, or done everything.
+    ///
+    /// # Errors
+    ///
+    /// It hangs, or panicked: all that it has said.
+    pub(crate) fn ending(&mut self) -> Result<Option<Failure>, String> {
+        let (word, line) = self.next_of(&["done", "ended"])?;
         self.end()?;
+        if word == "done" {
+            return Ok(None);
+        }
         let words: Vec<&str> = line.splitn(5, ' ').collect();
         let [kind, cause, peer, at, text] = words[..] else { return Err(format!("what is {line:?}?")) };
-        Ok(Failure {
+        Ok(Some(Failure {
             kind: kind.to_owned(),
             cause: cause.to_owned(),
             peer: peer.parse().ok(),
             at: Duration::from_micros(at.parse().map_err(|_| format!("what is {line:?}?"))?),
             text: text.to_owned(),
-        })
+        }))
     }
 
     /// Waits for the process.
