@@ -348,13 +348,19 @@ impl Lab {
         &self.sites[site][index]
     }
 
-    /// From now on nothing passes between the site and the addresses of another,
-    /// and nobody is told so.
+    /// From now on nothing passes between two sites, and nobody is told so.
     pub(crate) fn cut(&self, site: usize, other: usize) {
-        let mut rules = String::new();
-        for host in &self.sites[other] {
-            let _ = writeln!(rules, "ip daddr {0} drop\nip saddr {0} drop", host.public);
-        }
+        let hosts = self.sites[other].iter();
+        let rules = hosts.map(|host| format!("ip daddr {0} drop\nip saddr {0} drop\n", host.public));
+        self.drop_at(site, &rules.collect::<String>());
+    }
+
+    /// From now on nothing passes between a site and all the others.
+    pub(crate) fn cut_off(&self, site: usize) {
+        self.drop_at(site, "drop");
+    }
+
+    fn drop_at(&self, site: usize, rules: &str) {
         let table = format!(
             "table ip cut {{
                 chain forward {{

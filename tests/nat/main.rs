@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use fmi::ErrorKind;
 use lab::{Host, Kind, Lab, SERVER, Site};
-use ranks::{Job, Rank, now};
+use ranks::{Failure, Job, Rank, now};
 use socket2::{Domain, Socket, Type};
 use support::watched;
 
@@ -167,7 +167,9 @@ fn pairs_that_cannot_connect_say_why() {
             let (start, hosts) = (Instant::now(), [lab.host(0, 0), lab.host(1, 0)]);
             let mut said = Vec::new();
             for (rank, other) in start_pair(&job, hosts[0], hosts[1]).iter_mut().zip([hosts[1], hosts[0]]) {
-                let Some(failure) = rank.ending()? else {
+                let ending = rank.ending()?;
+                rank.end()?;
+                let Some(failure) = ending else {
                     // A new random port for every try: once in a while it is the
                     // one that the other side tries, and lets in.
                     match [a, b].contains(&Kind::Sym) && ![a, b].contains(&Kind::Egress) {
@@ -292,16 +294,16 @@ fn pester(lab: &Lab, host: &Host, known: &mut Vec<u16>) -> Vec<TcpStream> {
     let mut ports = host.listening_ports();
     ports.retain(|port| !known.contains(port));
     known.extend(&ports);
-    let connect = |port: u16| {
+    let connect = |port: u16, sends: bool| {
         let address = SocketAddrV4::new(host.public, port).into();
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
-        if port % 2 == known.len() as u16 % 2 {
+        if sends {
             let _ = stream.write_all(&[b'G'; 500]);
         }
         Some(stream)
     };
-    let connect_all = || ports.iter().flat_map(|port| [*port; 10]).filter_map(connect).collect();
-    lab.public().enter(connect_all)
+    let pairs = ports.iter().flat_map(|port| [(*port, true), (*port, false)].repeat(5));
+    lab.public().enter(|| pairs.filter_map(|(port, sends)| connect(port, sends)).collect())
 }
 
 /// A stranger is at the port before the peer, at rank 1's certainly and at rank
@@ -312,15 +314,15 @@ fn strangers_at_the_port_are_not_the_peer() {
         let lab = Lab::of_kinds(&[Kind::Open, Kind::Open]);
         let job = Job::new("exchange", 2, TIMEOUT);
         let (a, b) = (lab.host(0, 0), lab.host(1, 0));
-        let mut known = Vec::new();
-        let mut late = job.start(1, b);
-        let limit = Instant::now() + Duration::from_secs(5);
+        let mut first = job.start(1, b);
         let mut strangers = Vec::new();
+        let limit = Instant::now() + Duration::from_secs(5);
         while strangers.is_empty() {
-            assert!(Instant::now() < limit, "nobody listens on {b:?}: {:?}", known);
-            strangers = pester(&lab, b, &mut known);
+            assert!(Instant::now() < limit, "nobody listens on {b:?}");
+            std::thread::sleep(Duration::from_millis(5));
+            strangers = pester(&lab, b, &mut Vec::new());
         }
-        let at_rank_1 = strangers.len();
+        println!("{} strangers at rank 1", strangers.len());
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -329,75 +331,78 @@ fn strangers_at_the_port_are_not_the_peer() {
                     strangers.extend(pester(&lab, a, &mut known));
                 }
             });
-            let results = [job.start(0, a).done(), late.done()];
+            let results = [job.start(0, a).done(), first.done()];
             is_over.store(true, Ordering::Relaxed);
             results.into_iter().for_each(Result::unwrap);
         });
-        println!("{at_rank_1} strangers at rank 1, {} at rank 0", strangers.len() - at_rank_1);
+        println!("{} strangers at both", strangers.len());
     });
 }
 
-/// Three ranks that are linked, the third with a public address; then nothing
-/// passes any more between the first two. Returns when, and the ranks.
-fn cut_between_two(plan: &'static str) -> (Lab, Vec<Rank>, Duration) {
+/// Far above what is promised (5 s), and far below the deadline of the calls.
+const NOTICED: Duration = Duration::from_secs(15);
+
+/// Three linked ranks, the third with a public address, of which the first two
+/// lose each other by `cut` without a word; how the first `failing` failed, with the
+/// time since then.
+fn failures_after(cut: impl Fn(&Lab), plan: &'static str, failing: usize) -> Vec<Failure> {
     let lab = Lab::of_kinds(&[Kind::Pr, Kind::Pr]);
     let job = Job::new(plan, 3, Duration::from_secs(40));
-    let mut ranks =
-        vec![job.start(0, lab.host(0, 0)), job.start(1, lab.host(1, 0)), job.start(2, lab.public())];
+    let mut ranks = [job.start(0, lab.host(0, 0)), job.start(1, lab.host(1, 0)), job.start(2, lab.public())];
     for rank in &mut ranks {
         rank.next("ready").unwrap();
     }
     std::thread::sleep(Duration::from_millis(500));
-    lab.cut(0, 1);
-    (lab, ranks, now())
+    let start = now();
+    cut(&lab);
+    let mut failures = Vec::new();
+    for (number, rank) in ranks[..failing].iter_mut().enumerate() {
+        let mut failure = rank.failed().unwrap();
+        let after = failure.at - start;
+        println!("rank {number} knows after {after:.2?}: {}", failure.text);
+        assert_eq!(failure.kind, ErrorKind::PeerLost.name(), "{}", failure.text);
+        assert!(after < NOTICED, "only after {after:?}");
+        failure.at = after;
+        failures.push(failure);
+    }
+    let times = || failures.iter().map(|failure| failure.at);
+    let (first, last) = (times().min().unwrap(), times().max().unwrap());
+    println!("the first knew after {first:.2?}, the last {:.2?} later", last - first);
+    // The others are not concerned: what they wait for comes.
+    ranks[failing..].iter_mut().for_each(|rank| rank.done().unwrap());
+    failures
 }
-
-/// Far above what is promised (5 s), and far below the deadline of the calls.
-const NOTICED: Duration = Duration::from_secs(12);
 
 #[test]
 fn a_silent_cut_in_a_loop_of_allreduce_is_noticed_and_told() {
     in_lab(|| {
-        let (_lab, mut ranks, start) = cut_between_two("allreduce");
-        let mut noticed = Vec::new();
-        for (number, rank) in ranks.iter_mut().enumerate() {
-            let failure = rank.failed().unwrap();
-            let after = failure.at - start;
-            println!("rank {number} knows after {after:.1?}: {} {}", failure.kind, failure.text);
-            assert!(failure.is(ErrorKind::PeerLost), "{}", failure.text);
-            assert!(after < NOTICED, "only after {after:?}");
-            noticed.push(after);
+        for failure in failures_after(|lab| lab.cut(0, 1), "allreduce", 3) {
+            assert!(failure.peer.is_some_and(|peer| peer < 2), "{}", failure.text);
         }
-        // Any of the two may have seen it first.
-        let first = noticed.iter().min().unwrap();
-        println!(
-            "noticed after {first:.2?}, told to all {:.0?} later",
-            *noticed.iter().max().unwrap() - *first
-        );
     });
 }
 
 #[test]
 fn a_silent_cut_of_an_idle_link_is_noticed() {
     in_lab(|| {
-        let (_lab, mut ranks, start) = cut_between_two("idle");
-        for (number, rank) in ranks[..2].iter_mut().enumerate() {
-            let failure = rank.failed().unwrap();
-            let after = failure.at - start;
-            println!("rank {number} knows after {after:.1?}: {} {}", failure.kind, failure.text);
-            assert!(failure.is(ErrorKind::PeerLost), "{}", failure.text);
-            assert_eq!(failure.peer, Some(1 - number as u32), "{}", failure.text);
-            assert!(after < NOTICED, "only after {after:?}");
-        }
-        // The third is not concerned: what it waits for comes.
-        ranks[2].done().unwrap();
+        let failures = failures_after(|lab| lab.cut(0, 1), "idle", 2);
+        assert_eq!([failures[0].peer, failures[1].peer], [Some(1), Some(0)]);
+    });
+}
+
+/// The host of rank 1 reaches nobody any more, the server neither.
+#[test]
+fn a_host_that_vanishes_is_noticed_by_all() {
+    in_lab(|| {
+        let failures = failures_after(|lab| lab.cut_off(1), "allreduce", 3);
+        assert_eq!([failures[0].peer, failures[2].peer], [Some(1), Some(1)]);
     });
 }
 
 /// The public address of a host's `port`, as it shows where `mirror` listens.
 fn seen(mirror: &TcpListener, host: &Host, port: u16) -> std::io::Result<SocketAddr> {
     let address = mirror.local_addr()?;
-    let connect = || shared_socket(port).connect_timeout(&address.into(), Duration::from_millis(300));
+    let connect = || shared_socket(port).connect_timeout(&address.into(), Duration::from_millis(500));
     host.enter(connect)?;
     mirror.accept().map(|(_, from)| from)
 }
@@ -431,7 +436,7 @@ fn routers_do_what_their_kind_says() {
                 Err(error) => assert_eq!((kind, error.kind()), (Kind::Egress, IoErrorKind::TimedOut)),
                 Ok(other) => assert_eq!(other != address, kind == Kind::Sym, "{kind:?}: {other}"),
             }
-            let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
+            let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(500));
             let unsolicited = lab.public().enter(connect).map(drop).map_err(|error| error.kind());
             let expected = match kind {
                 Kind::None | Kind::Open => Ok(()),

@@ -122,14 +122,14 @@ impl Rank {
         }
     }
 
-    /// Waits until the rank has done everything.
+    /// Waits until the rank has done everything, and its process has ended.
     ///
     /// # Errors
     ///
     /// It failed, or hangs: all that it has said.
     pub(crate) fn done(&mut self) -> Result<(), String> {
         match self.ending()? {
-            None => Ok(()),
+            None => self.end(),
             Some(_) => Err(format!("rank {} failed:\n{}", self.number, self.transcript())),
         }
     }
@@ -150,7 +150,6 @@ impl Rank {
     /// It hangs, or panicked: all that it has said.
     pub(crate) fn ending(&mut self) -> Result<Option<Failure>, String> {
         let (word, line) = self.next_of(&["done", "ended"])?;
-        self.end()?;
         if word == "done" {
             return Ok(None);
         }
@@ -165,8 +164,12 @@ impl Rank {
         }))
     }
 
-    /// Waits for the process.
-    fn end(&mut self) -> Result<(), String> {
+    /// Waits until the process has ended.
+    ///
+    /// # Errors
+    ///
+    /// It hangs: all that it has said.
+    pub(crate) fn end(&mut self) -> Result<(), String> {
         let limit = Instant::now() + PATIENCE;
         while !matches!(self.process.try_wait(), Ok(Some(_))) {
             if Instant::now() > limit {
