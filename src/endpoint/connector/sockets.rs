@@ -222,7 +222,7 @@ mod tests {
         };
         let elsewhere = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), source(&sockets[2]).port());
         ignore_connects_of(&listener, &[source(&sockets[0]), source(&sockets[1]), elsewhere]).unwrap();
-        let target = Socket::from(listener.try_clone().unwrap());
+        let target = listener.try_clone().unwrap();
         for ignored in &sockets[..2] {
             assert_eq!(connect(&target, ignored).unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
