@@ -35,7 +35,8 @@ const WISH: usize = 40;
 /// How long an epoch without any connection is kept for members that may come
 /// back.
 const DETACHED_FOR: Duration = Duration::from_secs(600);
-/// How many dead epochs are remembered by their identity.
+/// How many dead epochs are remembered by their identity, of ranks that proved
+/// the secret and of others: these cannot make the server forget those.
 const MAX_DEAD: usize = 4096;
 
 /// A connection, by a number that the caller never uses twice.
@@ -79,11 +80,18 @@ pub(crate) struct Registry {
     /// The open epochs of each job, oldest first.
     jobs: HashMap<JobKey, Vec<EpochId>>,
     members: HashMap<ConnectionId, (EpochId, u32)>,
-    dead: VecDeque<EpochId>,
-    dead_set: HashSet<EpochId>,
+    dead: Dead,
+    dead_authenticated: Dead,
     outputs: VecDeque<Output>,
     /// What ranks without the secret have taken.
     pub(crate) allowances: Allowances,
+}
+
+/// The identities of dead epochs, as far back as they are remembered.
+#[derive(Default)]
+struct Dead {
+    order: VecDeque<EpochId>,
+    known: HashSet<EpochId>,
 }
 
 /// Runs under the same key are told apart by size and rank alone.
@@ -343,7 +351,7 @@ impl Registry {
     /// The membership of a rank that says it has been a member.
     fn replace(&mut self, key: &JobKey, join: &Join, previous: Membership) -> Result<Membership, Refused> {
         let gone = |text: &str| Err(Refused::new(Refusal::Gone, text));
-        if self.dead_set.contains(&previous.epoch) {
+        if self.dead(key.authenticated).known.contains(&previous.epoch) {
             return gone("this run of the job is over");
         }
         let Some(epoch) = self.epochs.get(&previous.epoch) else {
@@ -485,14 +493,24 @@ impl Registry {
         for source in epoch.members.values().filter_map(|member| member.source) {
             self.allowances.give_back(source, ENTRY);
         }
-        if !self.dead_set.insert(id) {
+        self.dead(epoch.key.authenticated).insert(id);
+    }
+
+    fn dead(&mut self, authenticated: bool) -> &mut Dead {
+        if authenticated { &mut self.dead_authenticated } else { &mut self.dead }
+    }
+}
+
+impl Dead {
+    fn insert(&mut self, id: EpochId) {
+        if !self.known.insert(id) {
             return;
         }
-        self.dead.push_back(id);
-        if self.dead.len() > MAX_DEAD
-            && let Some(oldest) = self.dead.pop_front()
+        self.order.push_back(id);
+        if self.order.len() > MAX_DEAD
+            && let Some(oldest) = self.order.pop_front()
         {
-            self.dead_set.remove(&oldest);
+            self.known.remove(&oldest);
         }
     }
 }
@@ -1057,6 +1075,10 @@ mod tests {
     #[test]
     fn the_runs_of_a_job_and_what_is_known_of_dead_ones_are_bounded() {
         let mut bench = Bench::default();
+        let fresh = bench.fresh();
+        let public = public_of(0);
+        let proven = bench.registry.join(0, join_of(0, 2), None, true, public, fresh).unwrap().membership;
+        bench.close(0);
         let join = |bench: &mut Bench, number: usize| {
             let mut epoch = [0; 16];
             epoch[..8].copy_from_slice(&number.to_le_bytes());
@@ -1075,7 +1097,10 @@ mod tests {
         }
         let registry = &bench.registry;
         assert!(registry.epochs.is_empty() && registry.jobs.is_empty() && registry.members.is_empty());
-        assert_eq!((registry.dead.len(), registry.dead_set.len()), (MAX_DEAD, MAX_DEAD));
+        assert_eq!((registry.dead.order.len(), registry.dead.known.len()), (MAX_DEAD, MAX_DEAD));
         assert_eq!(registry.allowances.in_all(), 0);
+        let fresh = bench.fresh();
+        let refused = bench.registry.join(0, join_of(0, 2), Some(proven), true, public, fresh).unwrap_err();
+        assert_eq!(refused.refusal, Refusal::Gone, "strangers have not made it forget");
     }
 }

@@ -2,9 +2,10 @@
 //! connection, no threads.
 //!
 //! Everything that a stranger can make it hold is bounded ([`Limits`]). Where
-//! a bound on handshakes is reached, the oldest one gives way, not the
-//! newcomer: an honest client is through in two round trips, so that whoever
-//! lets connections lie around only ever pushes out his own kind.
+//! a bound on handshakes is reached, the oldest one of the source that has most
+//! gives way, not the newcomer: an honest client is through in two round trips,
+//! so that whoever lets connections lie around only ever pushes out his own
+//! kind.
 //!
 //! The first byte of a client tells which protocol it speaks: ours
 //! ([`super::protocol`]) or TCPunch's ([`super::tcpunch`]).
@@ -442,7 +443,9 @@ impl Shared {
         let siblings = self.sources.get(&source).map(|source| &source.handshakes);
         let oldest = match siblings {
             Some(siblings) if siblings.len() >= self.limits.handshakes_per_source => siblings.first(),
-            _ if self.handshakes.len() >= self.limits.handshakes => self.handshakes.first(),
+            _ if self.handshakes.len() >= self.limits.handshakes => {
+                self.oldest_of_most(|source| &source.handshakes)
+            }
             _ => None,
         };
         if let Some(oldest) = oldest.copied() {
@@ -464,6 +467,11 @@ impl Shared {
         self.links.insert(id, link);
         self.count(id, Class::Handshake);
         Ok((id, notify))
+    }
+
+    /// The oldest connection of a kind, of the source that has most of them.
+    fn oldest_of_most(&self, kind: fn(&Source) -> &BTreeSet<ConnectionId>) -> Option<&ConnectionId> {
+        self.sources.values().map(kind).max_by_key(|siblings| siblings.len())?.first()
     }
 
     /// Drops up to `count` of the oldest handshakes.
@@ -596,10 +604,7 @@ impl Shared {
         let siblings = self.sources.get(&newcomer).map(|source| &source.waiting);
         let oldest = match siblings {
             Some(siblings) if siblings.len() >= self.limits.waiting_per_source => siblings.first(),
-            _ if self.waits >= self.limits.waiting => {
-                let most = self.sources.values().max_by_key(|source| source.waiting.len());
-                most.and_then(|source| source.waiting.first())
-            }
+            _ if self.waits >= self.limits.waiting => self.oldest_of_most(|source| &source.waiting),
             _ => None,
         };
         if let Some(oldest) = oldest.copied() {
@@ -1218,6 +1223,18 @@ mod tests {
         assert_eq!(shared.links[&again].outgoing.len(), 8, "its name is free");
         let partner = caller_of(&mut shared, "6.6.6.6:1", "honest");
         assert_eq!((shared.links[&honest].outgoing.len(), shared.links[&partner].outgoing.len()), (16, 16));
+    }
+
+    #[test]
+    fn the_source_with_most_handshakes_gives_way() {
+        let mut shared = shared_with(Limits { handshakes: 5, handshakes_per_source: 3, ..Limits::default() });
+        let honest = client_of(&mut shared, "8.8.8.8:8", b"\xf5FMI");
+        let crowd =
+            ["9.9.9.1:1", "9.9.9.2:1", "9.9.9.1:2", "9.9.9.2:2", "9.9.9.1:3", "9.9.9.2:3", "7.7.7.7:7"];
+        let crowd = crowd.map(|peer| client_of(&mut shared, peer, b""));
+        let open = |id: &ConnectionId| shared.links[id].state == LinkState::Open;
+        assert!(open(&honest) && open(&crowd[6]), "who comes alone");
+        assert_eq!(crowd.iter().filter(|id| open(id)).count(), 4);
     }
 
     #[test]
