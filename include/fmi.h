@@ -760,23 +760,28 @@ fmi_status fmi_comm_create_with(uint32_t rank,
 fmi_status fmi_comm_create_from_env(const char *name, fmi_comm **out);
 
 /**
- * Leaves the job in order, and tells what fmi_comm_destroy() cannot: whether
- * everything that was sent has arrived. Later calls on the communicator return
+ * Leaves the job in order, and tells what fmi_comm_destroy() cannot: whether the
+ * peers have read everything that was sent to them. A peer that leaves too has
+ * chosen not to read the rest; one that computes outside of FMI calls does not say
+ * what it has read. However it ends, later calls on the communicator return
  * FMI_ERR_CLOSED; it must still be destroyed.
  *
  * @param comm        the communicator.
  * @param timeout_ms  how long to wait for the peers, in ms; FMI_TIMEOUT_NEVER = no limit.
- * @return FMI_OK; FMI_ERR_TIMEOUT where messages are left over; FMI_ERR_MISMATCH where a peer sent
- *         what no call of ours asked for; FMI_ERR_ARG where timeout_ms is 0; FMI_ERR_CLOSED where it
- *         is closed already; FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_FORKED; FMI_ERR_REENTRANT.
+ * @return FMI_OK; FMI_ERR_TIMEOUT where a peer has not read all, FMI_ERR_PEER_LOST where it was lost
+ *         before it had: the message says who, and what is left; FMI_ERR_MISMATCH where a peer sent
+ *         what no call of ours asked for; FMI_ERR_INTERRUPTED; FMI_ERR_ABORTED; FMI_ERR_ARG where
+ *         timeout_ms is 0; FMI_ERR_CLOSED where it is closed already; FMI_ERR_NULL; FMI_ERR_BUSY;
+ *         FMI_ERR_FORKED; FMI_ERR_REENTRANT.
  */
 fmi_status fmi_comm_close(fmi_comm *comm,
                           uint32_t timeout_ms);
 
 /**
  * Leaves the job, unless fmi_comm_close() did, and frees the communicator.
- * Never fails; waits until what was sent is delivered, within the
- * communicator's timeout. In a process forked after the communicator was made,
+ * Never fails; waits until what was sent is with the hosts of its receivers,
+ * within the communicator's timeout, and then up to a second for the peers to
+ * hear of the departure. In a process forked after the communicator was made,
  * it only frees memory. Must not be called while another thread is inside a
  * call on the communicator, and does nothing inside a reduction function.
  *

@@ -15,6 +15,7 @@ use crate::datatype::{Datatype, Element};
 use crate::descriptors::{self, Generation};
 use crate::endpoint::{
     Deadline, Endpoint, EndpointConfig, Entered, RecvFuture, SendFuture, Signals, Stop, TransportConfig,
+    Until,
 };
 use crate::engine::frame::{AbortNotice, MessageId};
 use crate::engine::{Envelope, Selector};
@@ -75,7 +76,8 @@ pub enum Hint {
 /// [`ErrorKind::Poisoned`] with the first cause. Sends and receives go on.
 ///
 /// Dropping a communicator leaves the job in order, and waits for what was sent
-/// to reach the other hosts; [`close`](Self::close) also says whether it did.
+/// to reach the other hosts, within the timeout; [`close`](Self::close) also waits
+/// for it to be read, and says whether it was.
 pub struct Communicator {
     rank: u32,
     size: u32,
@@ -279,27 +281,38 @@ impl Communicator {
         Ok(())
     }
 
-    /// Leaves the job in order; later calls return [`ErrorKind::Closed`]. What
-    /// was sent is delivered. Waits for the peers up to `timeout` (`None` =
-    /// without limit) while bytes of ours have not reached their hosts, else up
-    /// to a second.
+    /// Leaves the job in order, however it ends; later calls return
+    /// [`ErrorKind::Closed`]. Waits up to `timeout` (`None` = without limit) for
+    /// what was sent to be read by the peers, or for their own departure: whoever
+    /// leaves has chosen not to receive what it has not received. A peer that
+    /// computes, outside of calls, does not say what it has read. Where nothing is
+    /// left, it waits up to a second for the peers to hear of the departure.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] where bytes did not reach a peer's host;
-    /// [`ErrorKind::Mismatch`] where a rank called a collective that this one
-    /// did not; [`ErrorKind::Busy`].
+    /// [`ErrorKind::Timeout`] where a peer has not read all, or
+    /// [`ErrorKind::PeerLost`] where it was lost before it had: the error names the
+    /// peer and what is left. What has reached the peer's host can still be
+    /// received there. [`ErrorKind::Mismatch`] where a rank called a collective that
+    /// this one did not; [`ErrorKind::Interrupted`], [`ErrorKind::Aborted`];
+    /// [`ErrorKind::Busy`].
     pub fn close(&self, timeout: Option<Duration>) -> Result<()> {
         let mut outcome = Ok(());
         for channel in &self.channels {
-            let leftover = channel.endpoint.enter().and_then(|entered| {
-                let mut core = entered.core().borrow_mut();
-                core.engine.unreported_mismatch(FIRST_CONTEXT).map_or(Ok(()), Err)
-            });
-            let closed = channel.endpoint.close(Deadline::after(timeout));
-            let this = leftover.and(closed);
-            outcome = outcome.and(this.map_err(|error| error.with_channel(channel.name)));
+            let left = self.leave(channel, Until::Read, &mut Deadline::after(timeout));
+            outcome = outcome.and(left);
         }
         self.keep_error(Operation::Close, outcome)
+    }
+
+    fn leave(&self, channel: &Channel, until: Until, deadline: &mut Deadline) -> Result<()> {
+        let entered = channel.endpoint.enter().map_err(|error| error.with_channel(channel.name))?;
+        let left = entered.leave(until, deadline).map_err(|stop| self.stopped(&entered, stop));
+        if let Some(code) = self.signals.take_abort() {
+            self.abort_context(&entered, code);
+        }
+        let leftover = entered.core().borrow_mut().engine.unreported_mismatch(FIRST_CONTEXT);
+        entered.close();
+        leftover.map_or(Ok(()), Err).and(left).map_err(|error| located(error, channel, deadline))
     }
 
     /// The last error that a call on this communicator returned.
@@ -835,7 +848,7 @@ impl Communicator {
 impl Drop for Communicator {
     fn drop(&mut self) {
         for channel in &self.channels {
-            let _ = channel.endpoint.close(Deadline::after(self.timeout(channel)));
+            let _ = self.leave(channel, Until::Arrived, &mut Deadline::after(self.timeout(channel)));
         }
     }
 }

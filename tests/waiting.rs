@@ -183,3 +183,32 @@ fn the_error_names_who_is_missing() {
         });
     });
 }
+
+/// Reading never stops: a rank in a call takes what comes from ranks that it has
+/// never had to do with, so that a ring in which each waits for another moves on.
+#[test]
+fn a_rank_that_waits_reads_from_strangers() {
+    watched(LIMIT, || {
+        support::both_channels(|channel| {
+            support::job(channel, 3, |comm| {
+                comm.set_timeout(milliseconds(20_000)).unwrap();
+                // More than a pipe and a kernel hold.
+                let mut large = vec![7u8; 40 << 20];
+                match comm.rank() {
+                    0 => {
+                        comm.send(&large, 1).unwrap();
+                        comm.send(&[1u8], 2).unwrap();
+                    }
+                    1 => {
+                        comm.recv(&mut [0u8], 2).unwrap();
+                        comm.recv(&mut large, 0).unwrap();
+                    }
+                    _ => {
+                        comm.recv(&mut [0u8], 0).unwrap();
+                        comm.send(&[1u8], 1).unwrap();
+                    }
+                }
+            });
+        });
+    });
+}

@@ -8,6 +8,7 @@
 
 mod connector;
 mod host;
+mod leaving;
 mod patience;
 mod poller;
 mod requests;
@@ -37,6 +38,7 @@ use connector::{Connector, Membership, Outcome};
 use patience::{Patience, Step};
 use poller::{Interest, Poller, Token};
 
+pub(crate) use leaving::Until;
 pub(crate) use requests::{RecvFuture, SendFuture};
 pub(crate) use signals::Signals;
 
@@ -55,10 +57,6 @@ const MOVES_PER_LOOK: u32 = 256;
 /// their turn: a peer that keeps up must not hold a call for the whole of a long
 /// message. (256 turns of as much take about 15 ms.)
 const TURN: usize = 512 << 10;
-
-/// How long a departure waits for peers that are not in a call, once everything
-/// of ours has reached their hosts.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// What an endpoint is made of.
 pub(crate) struct EndpointConfig {
@@ -217,20 +215,8 @@ impl Endpoint {
         Ok(Entered { core, endpoint: self })
     }
 
-    /// Leaves the job in order: says goodbye to every linked peer, and waits
-    /// until each has heard it, to `deadline` while bytes of ours have not
-    /// reached its host, else for a second. Later calls find it closed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Timeout`] naming a peer that our bytes did not reach;
-    /// those of [`enter`](Self::enter).
-    pub(crate) fn close(&self, mut deadline: Deadline) -> Result<()> {
-        let entered = self.enter()?;
+    fn set_closed(&self) {
         self.closed.store(true, Ordering::Release);
-        let mut core = entered.core.borrow_mut();
-        let outcome = core.finish_leaving(&mut deadline);
-        core.leave_transport();
-        outcome
     }
 }
 
@@ -242,8 +228,9 @@ impl Drop for Endpoint {
             if matches!(self.core.try_lock(), Err(TryLockError::WouldBlock)) {
                 return;
             }
-        } else if !self.closed.load(Ordering::Acquire) {
-            let _ = self.close(Deadline::after(Some(LINGER)));
+        } else if let Ok(entered) = self.enter() {
+            let _ = entered.leave(Until::Arrived, &mut Deadline::after(Some(leaving::LINGER)));
+            entered.close();
         }
         // SAFETY: it is dropped here and nowhere else, and not used after this.
         unsafe { ManuallyDrop::drop(&mut self.core) };
@@ -360,6 +347,8 @@ struct Linked {
     writable: bool,
     /// What the poller tells of it.
     watched: Interest,
+    /// We have said that nothing more will be sent.
+    is_shut_down: bool,
 }
 
 /// The endpoint's inside.
@@ -438,7 +427,8 @@ impl Core {
         {
             return self.engine.connect_failed(peer, Error::io("epoll_ctl", &error));
         }
-        self.links[peer as usize] = Some(Linked { link, writable: true, watched: Interest::Read });
+        self.links[peer as usize] =
+            Some(Linked { link, writable: true, watched: Interest::Read, is_shut_down: false });
         self.linked.push(peer);
         self.engine.link_opened(peer);
         self.flush(peer);
@@ -520,6 +510,9 @@ impl Core {
 
     fn end_of_stream(&mut self, peer: u32) {
         if self.engine.is_gone(peer) {
+            // It waits to hear that everything has been read, and it has been: its
+            // GOODBYE came last. The answer cannot hurt, whether it still listens.
+            self.engine.say_goodbye(peer);
             self.flush(peer);
         }
         if let Transport::Memory(port) = &self.transport
@@ -532,7 +525,9 @@ impl Core {
     }
 
     fn unlink(&mut self, peer: u32, why: Error) {
-        if let Some(linked) = self.links[peer as usize].take() {
+        if let Some(mut linked) = self.links[peer as usize].take() {
+            // Over Memory nothing else tells the peer.
+            linked.link.shut_down_sending();
             if let Some(descriptor) = linked.link.descriptor() {
                 self.poller.remove(descriptor);
             }
@@ -626,7 +621,14 @@ impl Core {
         Ok(moved)
     }
 
+    /// Over Memory there are no events: looks at every link.
     fn touch_all(&mut self) -> bool {
+        if let Transport::Memory(port) = &self.transport {
+            let arrived = port.newcomers().into_iter().map(|peer| (peer, port.link(peer)));
+            for (peer, link) in arrived.collect::<Vec<_>>() {
+                self.install(peer, Link::Memory(link));
+            }
+        }
         let mut moved = false;
         let mut index = 0;
         while let Some(&peer) = self.linked.get(index) {
@@ -720,55 +722,12 @@ impl Core {
     }
 }
 
-/// Leaving.
+/// Beyond the links.
 impl Core {
-    fn finish_leaving(&mut self, deadline: &mut Deadline) -> Result<()> {
-        let start = Instant::now();
-        let mut shut = vec![false; self.links.len()];
-        loop {
-            let mut unheard = None;
-            for peer in self.linked.clone() {
-                // Once for each: also where the link was made only now.
-                self.engine.say_goodbye(peer);
-                self.touch(peer);
-                let Some(linked) = &mut self.links[peer as usize] else { continue };
-                let has_output = self.engine.has_output(peer);
-                if !has_output && !std::mem::replace(&mut shut[peer as usize], true) {
-                    linked.link.shut_down_sending();
-                }
-                if has_output || linked.link.unacknowledged() > 0 {
-                    unheard.get_or_insert(peer);
-                }
-            }
-            let now = Instant::now();
-            if self.linked.is_empty() || unheard.is_none() && now - start >= LINGER {
-                return Ok(());
-            }
-            let remaining = deadline.remaining(now);
-            if remaining == Some(Duration::ZERO) {
-                let Some(peer) = unheard else { return Ok(()) };
-                let text = format!("bytes for rank {peer} have not reached its host");
-                return Err(Error::new(ErrorKind::Timeout, text).with_peer(peer));
-            }
-            // Acknowledgements make no event: look again soon.
-            let pause = Duration::from_millis(if unheard.is_some() { 2 } else { 20 });
-            self.park(Some(remaining.map_or(pause, |left| left.min(pause))), now)?;
-        }
-    }
-
     /// Has the rendezvous server tell the ranks that have no link to this one.
     pub(crate) fn tell_server_of_abort(&mut self, code: i32) {
         if let Transport::Direct(connector) = &mut self.transport {
             connector.abort(&self.poller, code);
-        }
-    }
-
-    fn leave_transport(&mut self) {
-        if let Transport::Direct(connector) = &mut self.transport {
-            connector.leave(&self.poller);
-        }
-        for peer in self.linked.clone() {
-            self.unlink(peer, lost("this rank closes"));
         }
     }
 }

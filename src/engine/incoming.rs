@@ -561,6 +561,7 @@ impl Engine {
         }
         match self.find_posted(source, envelope.id) {
             Some(recv) => self.bind(recv, key),
+            None if self.peers[source as usize].said_goodbye => self.discard(key),
             None => self.keep(key, inline)?,
         }
         Ok(())

@@ -104,6 +104,7 @@ impl Peer {
     /// than half of its window. One that leaves waits to hear of every message.
     fn owes_credit(&self) -> bool {
         match self.link {
+            _ if self.outbox.has_ended() => false,
             LinkState::Open => self.ledger.is_due(),
             LinkState::Left => self.ledger.is_behind(),
             LinkState::Absent | LinkState::Closed | LinkState::Lost(_) => false,
@@ -211,11 +212,24 @@ impl Engine {
         matches!(self.peers[peer as usize].link, LinkState::Left | LinkState::Closed | LinkState::Lost(_))
     }
 
-    /// Whether messages to `peer` may not have been read by it yet.
-    #[cfg(test)]
-    pub(crate) fn has_unread_at(&self, peer: u32) -> bool {
+    /// How many messages to `peer` it may not have read yet. None, once it is
+    /// gone: whoever leaves has chosen not to receive what it has not received.
+    pub(crate) fn unread_at(&self, peer: u32) -> u32 {
         let entry = &self.peers[peer as usize];
-        !self.is_gone(peer) && entry.allowance.outstanding().messages > 0
+        if self.is_gone(peer) { 0 } else { entry.allowance.outstanding().messages }
+    }
+
+    /// The failure that ended the link to `peer`, where it did not leave in order.
+    pub(crate) fn loss_of(&self, peer: u32) -> Option<&Error> {
+        match &self.peers[peer as usize].link {
+            LinkState::Lost(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Whether the collectives of a context have failed.
+    pub(crate) fn has_failed_context(&self) -> bool {
+        self.contexts.values().any(|context| context.failure().is_some())
     }
 
     /// The link to `peer` stands; frames may flow.
@@ -266,7 +280,8 @@ impl Engine {
         }
     }
 
-    /// Queues GOODBYE for `peer`, behind what is queued already.
+    /// Queues GOODBYE for `peer`, behind what is queued already. It is the last
+    /// frame to the peer; what comes from it yet is thrown away.
     pub(crate) fn say_goodbye(&mut self, peer: u32) {
         let entry = &mut self.peers[peer as usize];
         if matches!(entry.link, LinkState::Open | LinkState::Left) && !entry.said_goodbye && peer != self.me {

@@ -127,11 +127,17 @@ impl Frame {
 pub(super) struct Outbox {
     queue: VecDeque<Item>,
     frame: Option<Frame>,
+    /// Our GOODBYE is a frame already: nothing follows it.
+    ended: bool,
 }
 
 impl Outbox {
     pub(super) fn is_empty(&self) -> bool {
-        self.frame.is_none() && self.queue.is_empty()
+        self.frame.is_none() && (self.ended || self.queue.is_empty())
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Queues a control frame behind everything else.
@@ -264,10 +270,16 @@ impl Engine {
         self.push_control(peer, Header::control(Kind::Cancel, envelope.operation, envelope.id));
     }
 
-    /// Queues a control frame for the next gap, where the peer can still hear it.
+    /// Queues a control frame for the next gap, where the peer can still hear it:
+    /// one that leaves waits for nothing but to hear that its messages are read.
     pub(super) fn push_control(&mut self, peer: u32, header: Header) {
         let entry = &mut self.peers[peer as usize];
-        if matches!(entry.link, LinkState::Open) && peer != self.me {
+        let listens = match entry.link {
+            LinkState::Open => true,
+            LinkState::Left => header.is(Kind::Cts),
+            LinkState::Absent | LinkState::Closed | LinkState::Lost(_) => false,
+        };
+        if listens && !entry.outbox.ended && peer != self.me {
             entry.outbox.push_control_first(header);
         }
     }
@@ -306,19 +318,25 @@ impl Engine {
 
     fn next_frame(&mut self, peer: u32) -> Option<Frame> {
         let entry = &mut self.peers[peer as usize];
+        if entry.outbox.ended {
+            return None;
+        }
         // Any frame returns credit: one for it alone is made where none waits.
         let item = match entry.outbox.queue.pop_front() {
             None if entry.owes_credit() => Item::Control(Header::bare(Kind::Credit)),
             item => item?,
         };
         Some(match item {
-            Item::Control(header) => Frame {
-                header,
-                payload: Payload::Owned(Vec::new()),
-                written: 0,
-                send: None,
-                cost: Amount::default(),
-            },
+            Item::Control(header) => {
+                entry.outbox.ended = header.is(Kind::Goodbye);
+                Frame {
+                    header,
+                    payload: Payload::Owned(Vec::new()),
+                    written: 0,
+                    send: None,
+                    cost: Amount::default(),
+                }
+            }
             Item::Message(key) => {
                 let send = &mut self.sends[key.0];
                 send.stage = Stage::InFrame;

@@ -35,6 +35,8 @@ struct Ranks {
     left: Box<[bool]>,
     present: u32,
     pipes: HashMap<(u32, u32), Arc<Pipe>>,
+    /// For each rank, those that made a link to it, of which it does not know yet.
+    newcomers: HashMap<u32, Vec<u32>>,
 }
 
 /// One rank's place in a job; giving it up closes its pipes.
@@ -67,6 +69,8 @@ struct PipeState {
 struct Doorbell {
     event: Tracked<OwnedFd>,
     sleeping: AtomicBool,
+    /// There are newcomers.
+    has_newcomers: AtomicBool,
 }
 
 impl MemoryPort {
@@ -92,7 +96,8 @@ impl MemoryPort {
         let mut joined = vec![false; size as usize].into_boxed_slice();
         joined[rank as usize] = true;
         let left = vec![false; size as usize].into_boxed_slice();
-        let ranks = Mutex::new(Ranks { joined, left, present: 1, pipes: HashMap::new() });
+        let ranks =
+            Mutex::new(Ranks { joined, left, present: 1, pipes: HashMap::new(), newcomers: HashMap::new() });
         let job = Arc::new(MemoryJob { key, ranks, doorbells });
         open.push(Arc::clone(&job));
         Ok(Self { job, rank, generation })
@@ -101,12 +106,25 @@ impl MemoryPort {
     /// The link to `peer`, which may join later.
     pub(crate) fn link(&self, peer: u32) -> MemoryLink {
         let mut ranks = lock(&self.job.ranks);
+        let is_first = !ranks.pipes.contains_key(&(self.rank, peer));
         let (incoming, outgoing) = (ranks.pipe(peer, self.rank), ranks.pipe(self.rank, peer));
         if ranks.left[peer as usize] {
             lock(&incoming.state).writer_closed = true;
             lock(&outgoing.state).reader_closed = true;
+        } else if is_first {
+            ranks.newcomers.entry(peer).or_default().push(self.rank);
+            self.job.doorbells[peer as usize].has_newcomers.store(true, Ordering::Release);
         }
         MemoryLink { incoming, outgoing, job: Arc::clone(&self.job), peer }
+    }
+
+    /// The ranks that have made a link to this one since it was last asked: what they
+    /// send is read, whether it has been asked for or not.
+    pub(crate) fn newcomers(&self) -> Vec<u32> {
+        if !self.job.doorbells[self.rank as usize].has_newcomers.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        lock(&self.job.ranks).newcomers.remove(&self.rank).unwrap_or_default()
     }
 
     /// Whether `peer` has joined.
@@ -259,7 +277,7 @@ impl Doorbell {
         }
         // SAFETY: the descriptor is new and ours.
         let event = Tracked::new(unsafe { OwnedFd::from_raw_fd(event) });
-        Ok(Self { event, sleeping: AtomicBool::new(false) })
+        Ok(Self { event, sleeping: AtomicBool::new(false), has_newcomers: AtomicBool::new(false) })
     }
 
     fn ring(&self) {

@@ -144,3 +144,26 @@ fn credit_for_a_frame_that_has_not_left_is_refused() {
     engine.cancel_send(key);
     assert_eq!(engine.spent_at(1), (0, 0));
 }
+
+/// Who has said GOODBYE sends nothing more, whatever comes and asks for an answer,
+/// and keeps nothing of it: its socket may be gone when the answer arrives.
+#[test]
+fn nothing_follows_a_goodbye() {
+    let mut engine = Engine::new(0, 2, 1 << 20);
+    engine.link_opened(1);
+    engine.say_goodbye(1);
+    assert!(engine.output(1).is_some());
+    engine.written(1, HEADER_LEN);
+    for sequence in 0..1000 {
+        let id = MessageId { context: 1, collective: false, sequence, tag: 0 };
+        let (kind, length) = if sequence % 2 == 0 { (Kind::Eager, 0) } else { (Kind::Rts, 10) };
+        engine.feed(1, &frame(kind, Operation::Send, id, length, 0)).unwrap();
+        if kind == Kind::Rts {
+            engine.feed(1, &frame(Kind::Cancel, Operation::Send, id, 0, 0)).unwrap();
+        }
+    }
+    assert!(!engine.has_output(1) && engine.output(1).is_none(), "a frame after GOODBYE");
+    engine.feed(1, Header::bare(Kind::Goodbye).as_bytes()).unwrap();
+    assert!(!engine.has_output(1) && engine.output(1).is_none(), "a frame after GOODBYE");
+    assert_eq!(engine.check_invariants().messages, 0);
+}
