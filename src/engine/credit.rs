@@ -3,6 +3,12 @@
 //! Each direction of a link has a window, in bytes and in messages. Counters
 //! are cumulative and wrap; a receiver returns credit by raising its counters,
 //! which every frame carries.
+//!
+//! A message for which there is no credit is announced: its header goes, as an RTS
+//! without payload. Announcements need no credit, so they are counted: a sender
+//! keeps what is beyond [`ANNOUNCED_MAX`] in its own queue, in order, and a receiver
+//! takes more for a fault of protocol. Point-to-point messages and collectives are
+//! counted apart, so that a flood of the first does not hold up a barrier.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -11,6 +17,17 @@ pub(crate) const WINDOW_BYTES: u32 = 1 << 20;
 
 /// Messages that may lie unmatched at one peer.
 pub(crate) const WINDOW_MESSAGES: u32 = 1024;
+
+/// Messages of one half of the contexts that may be announced to one peer and not
+/// be granted yet: as many as on credit, which together bound what a peer can make
+/// an engine keep beyond its `unexpected_limit`. Few in the engine's own tests, so
+/// that random schedules get there.
+pub(crate) const ANNOUNCED_MAX: u32 = if cfg!(test) { 20 } else { WINDOW_MESSAGES };
+
+/// Control frames that may wait for a peer that asks on. One that reads what it asked
+/// for has no more grants under way than both halves' announcements and the messages
+/// of a window, and one more for each frame that it reads.
+pub(super) const CONTROL_MAX: usize = 2 * (ANNOUNCED_MAX + WINDOW_MESSAGES) as usize;
 
 /// Bytes and messages, cumulative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

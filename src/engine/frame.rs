@@ -79,6 +79,13 @@ pub(crate) struct MessageId {
     pub(crate) tag: i32,
 }
 
+impl MessageId {
+    /// An index for what is counted for each half of the contexts.
+    pub(crate) fn half(&self) -> usize {
+        usize::from(self.collective)
+    }
+}
+
 /// A frame's header as it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::mem;
 use std::ptr::NonNull;
 
-use super::credit::Amount;
+use super::credit::{ANNOUNCED_MAX, Amount, CONTROL_MAX};
 use super::frame::{FRAGMENT_MAX, HEADER_LEN, Header, Kind, MessageId};
 use super::outgoing::Envelope;
 use super::{CallMark, Engine, LinkState, RecvKey, SendKey};
@@ -13,8 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Operation;
 
 /// What a message that nobody has asked for yet is reckoned to cost beyond its
-/// bytes, so that a flood of empty ones is bounded too.
-const MESSAGE_OVERHEAD: u64 = 128;
+/// bytes, so that a flood of empty ones is bounded too: itself, and its places in a
+/// slab, a queue and the list of incomplete ones, each grown ahead.
+pub(super) const MESSAGE_OVERHEAD: u64 = 256;
+const _: () = assert!(size_of::<Message>() <= 160);
 
 /// From how many bytes on the buffer of a receive is worth reading into before
 /// the header has been seen. (Measured at 64 KiB, one way: 16.5 us where header
@@ -88,6 +90,8 @@ pub(super) struct Message {
     /// Whether its sender waits, or waited, for clear-to-send.
     needs_grant: bool,
     granted: bool,
+    /// Whether it came without credit, and counts as announced until it is granted.
+    is_announced: bool,
     /// Whether a DATA frame of it has begun.
     data_began: bool,
     /// What of `unexpected_bytes` it accounts for.
@@ -296,7 +300,17 @@ impl Engine {
         let inline = header.inline() as usize;
         let on_credit = kind == Kind::Eager || inline > 0;
         let owed = if on_credit { Amount { bytes: header.inline(), messages: 1 } } else { Amount::default() };
-        self.peers[peer as usize].ledger.receive(owed)?;
+        let entry = &mut self.peers[peer as usize];
+        entry.ledger.receive(owed)?;
+        if kind == Kind::Rts && entry.outbox.controls() >= CONTROL_MAX {
+            return Err(protocol("the peer asks on, and does not read the answers".into()));
+        }
+        if !on_credit {
+            if entry.announced[id.half()] == ANNOUNCED_MAX {
+                return Err(protocol(format!("more than {ANNOUNCED_MAX} messages announced without credit")));
+            }
+            entry.announced[id.half()] += 1;
+        }
         let envelope = Envelope {
             id,
             operation: header.operation(),
@@ -313,6 +327,7 @@ impl Engine {
             recv: None,
             needs_grant: kind == Kind::Rts,
             granted: false,
+            is_announced: !on_credit,
             data_began: false,
             charge: 0,
             owed,
@@ -351,7 +366,9 @@ impl Engine {
     /// The sender withdraws a message that has not come whole.
     fn receive_cancel(&mut self, peer: u32, id: MessageId) {
         let Some(key) = self.incomplete_message(peer, id) else { return };
-        self.peers[peer as usize].incomplete.retain(|other| *other != key);
+        let entry = &mut self.peers[peer as usize];
+        entry.incomplete.retain(|other| *other != key);
+        entry.outbox.retract_grant(id);
         let (recv, data_began) = (self.messages[key.0].recv, self.messages[key.0].data_began);
         match recv {
             None => self.remove_unmatched(key),
@@ -561,7 +578,7 @@ impl Engine {
         }
         match self.find_posted(source, envelope.id) {
             Some(recv) => self.bind(recv, key),
-            None if self.peers[source as usize].said_goodbye => self.discard(key),
+            None if self.peers[source as usize].outbox.is_closing() => self.discard(key),
             None => self.keep(key, inline)?,
         }
         Ok(())
@@ -680,12 +697,22 @@ impl Engine {
     /// A message is matched, taken over or thrown away: its credit returns, and
     /// its rest may come.
     fn release(&mut self, key: MessageKey) {
+        self.settle_account(key);
         let message = &mut self.messages[key.0];
         let peer = message.source;
-        self.peers[peer as usize].ledger.give_back(mem::take(&mut message.owed));
         if message.needs_grant && !mem::replace(&mut message.granted, true) {
             let Envelope { id, operation, .. } = message.envelope;
             self.push_control(peer, Header::control(Kind::Cts, operation, id));
+        }
+    }
+
+    /// A message no longer counts against its sender.
+    fn settle_account(&mut self, key: MessageKey) {
+        let message = &mut self.messages[key.0];
+        let entry = &mut self.peers[message.source as usize];
+        entry.ledger.give_back(mem::take(&mut message.owed));
+        if mem::take(&mut message.is_announced) {
+            entry.announced[message.envelope.id.half()] -= 1;
         }
     }
 
@@ -761,9 +788,8 @@ impl Engine {
     fn remove_unmatched(&mut self, key: MessageKey) {
         self.unqueue(key);
         self.uncharge(key);
-        let mut message = self.messages.remove(key.0);
-        let peer = message.source;
-        self.peers[peer as usize].ledger.give_back(mem::take(&mut message.owed));
+        self.settle_account(key);
+        self.messages.remove(key.0);
     }
 
     /// The peer is gone: what had come of a message is of no use.
@@ -796,6 +822,7 @@ impl Engine {
             recv: None,
             needs_grant: false,
             granted: false,
+            is_announced: false,
             data_began: false,
             charge: 0,
             owed: Amount::default(),
@@ -951,6 +978,13 @@ impl Engine {
         assert_eq!(self.unexpected_bytes, charges, "unexpected bytes");
         for (rank, peer) in self.peers.iter().enumerate() {
             assert_eq!(peer.ledger.owed(), owed[rank], "credit that is owed to rank {rank}");
+            for (half, count) in peer.announced.iter().enumerate() {
+                let announced = self.messages.iter().filter(|(_, message)| {
+                    let is_of_half = message.envelope.id.half() == half;
+                    message.source == rank as u32 && message.is_announced && is_of_half
+                });
+                assert_eq!(*count as usize, announced.count(), "messages announced by rank {rank}");
+            }
             let expected = self.recvs.iter().filter(|(_, recv)| recv.source == Some(rank as u32)).count();
             assert_eq!(peer.expected as usize, expected, "receives from rank {rank}");
             self.check_posted(&peer.posted, Some(rank as u32));

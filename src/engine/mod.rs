@@ -34,7 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) use context::CallMark;
 use context::Context;
 use credit::{Allowance, Ledger};
-use frame::{AbortNotice, Header, Kind, MessageId};
+use frame::{AbortNotice, Header, MessageId};
 use incoming::{Inbox, Message, MessageKey, Posted};
 use outgoing::{Outbox, Outgoing};
 
@@ -88,7 +88,8 @@ struct Peer {
     expected: u32,
     /// Sends to this peer that wait for its link or its grant.
     sending: u32,
-    said_goodbye: bool,
+    /// Messages of each half that came without credit and are not granted.
+    announced: [u32; 2],
 }
 
 impl Peer {
@@ -104,7 +105,7 @@ impl Peer {
     /// than half of its window. One that leaves waits to hear of every message.
     fn owes_credit(&self) -> bool {
         match self.link {
-            _ if self.outbox.has_ended() => false,
+            _ if self.outbox.has_said_goodbye() => false,
             LinkState::Open => self.ledger.is_due(),
             LinkState::Left => self.ledger.is_behind(),
             LinkState::Absent | LinkState::Closed | LinkState::Lost(_) => false,
@@ -156,7 +157,7 @@ impl Engine {
                 posted: Vec::new(),
                 expected: 0,
                 sending: 0,
-                said_goodbye: false,
+                announced: [0; 2],
             })
             .collect();
         Self {
@@ -216,7 +217,10 @@ impl Engine {
     /// gone: whoever leaves has chosen not to receive what it has not received.
     pub(crate) fn unread_at(&self, peer: u32) -> u32 {
         let entry = &self.peers[peer as usize];
-        if self.is_gone(peer) { 0 } else { entry.allowance.outstanding().messages }
+        match self.is_gone(peer) {
+            true => 0,
+            false => entry.allowance.outstanding().messages + entry.outbox.unread_announcements(),
+        }
     }
 
     /// The failure that ended the link to `peer`, where it did not leave in order.
@@ -284,9 +288,8 @@ impl Engine {
     /// frame to the peer; what comes from it yet is thrown away.
     pub(crate) fn say_goodbye(&mut self, peer: u32) {
         let entry = &mut self.peers[peer as usize];
-        if matches!(entry.link, LinkState::Open | LinkState::Left) && !entry.said_goodbye && peer != self.me {
-            entry.said_goodbye = true;
-            entry.outbox.push_control_last(Header::bare(Kind::Goodbye));
+        if matches!(entry.link, LinkState::Open | LinkState::Left) && peer != self.me {
+            entry.outbox.say_goodbye();
         }
     }
 

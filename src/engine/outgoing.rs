@@ -1,12 +1,12 @@
 //! The sending half: send requests, and the frames on their way to each peer.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::ptr::NonNull;
 
 use zerocopy::IntoBytes;
 
-use super::credit::Amount;
+use super::credit::{ANNOUNCED_MAX, Amount};
 use super::frame::{FRAGMENT_MAX, HEADER_LEN, Header, Kind, MessageId};
 use super::{CallMark, Engine, LinkState, SendKey, Withdrawal};
 use crate::error::{Error, Result};
@@ -38,11 +38,14 @@ pub(super) struct Outgoing {
     /// Whether the peer has seen a byte of it.
     announced: bool,
     granted: bool,
+    /// Whether it may be announced: has a place among [`ANNOUNCED_MAX`].
+    has_place: bool,
     stage: Stage,
 }
 
 enum Stage {
-    /// In the peer's queue: its first frame or next fragment shall go.
+    /// In the peer's queue: its first frame or next fragment shall go. Without a
+    /// place, held back until there is one.
     Queued,
     /// In the frame that is being written.
     InFrame,
@@ -64,15 +67,11 @@ impl Outgoing {
     }
 
     pub(super) fn fail(&mut self, error: Error) {
+        self.has_place = false;
         if !matches!(self.stage, Stage::Done) {
             self.stage = Stage::Failed(error);
         }
     }
-}
-
-enum Item {
-    Control(Header),
-    Message(SendKey),
 }
 
 enum Payload {
@@ -113,6 +112,11 @@ struct Frame {
 }
 
 impl Frame {
+    fn control(header: Header) -> Self {
+        let payload = Payload::Owned(Vec::new());
+        Self { header, payload, written: 0, send: None, cost: Amount::default() }
+    }
+
     /// The request is over: what is left is written from a copy.
     fn detach(&mut self) {
         if let Payload::Borrowed(..) = self.payload {
@@ -122,50 +126,97 @@ impl Frame {
     }
 }
 
+/// A message that waits for clear-to-send.
+struct Asked {
+    /// `None` = the request is over: an empty message, which counts as sent.
+    send: Option<SendKey>,
+    has_place: bool,
+}
+
+/// Where our GOODBYE stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Farewell {
+    #[default]
+    Unsaid,
+    /// It goes when nothing else is queued.
+    Due,
+    /// It is a frame already: nothing follows it.
+    Said,
+}
+
 /// What is on its way to one peer.
 #[derive(Default)]
 pub(super) struct Outbox {
-    queue: VecDeque<Item>,
+    /// Control frames: they go in the next gap.
+    controls: VecDeque<Header>,
+    /// Messages and fragments that may go, in order. Those of which nothing has gone
+    /// have a place, so that each can be announced when its turn comes.
+    ready: VecDeque<SendKey>,
+    /// Messages without a place, for each half, in order.
+    held: [VecDeque<SendKey>; 2],
+    /// Places that are taken, for each half.
+    places: [u32; 2],
+    asked: HashMap<MessageId, Asked>,
     frame: Option<Frame>,
-    /// Our GOODBYE is a frame already: nothing follows it.
-    ended: bool,
+    farewell: Farewell,
 }
 
 impl Outbox {
     pub(super) fn is_empty(&self) -> bool {
-        self.frame.is_none() && (self.ended || self.queue.is_empty())
+        let is_idle = self.controls.is_empty() && self.ready.is_empty() && self.farewell == Farewell::Unsaid;
+        self.frame.is_none() && (is_idle || self.farewell == Farewell::Said)
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
+    pub(super) fn has_said_goodbye(&self) -> bool {
+        self.farewell == Farewell::Said
     }
 
-    /// Queues a control frame behind everything else.
-    pub(super) fn push_control_last(&mut self, header: Header) {
-        self.queue.push_back(Item::Control(header));
+    /// Whether GOODBYE has been said, or will be.
+    pub(super) fn is_closing(&self) -> bool {
+        self.farewell != Farewell::Unsaid
     }
 
-    /// Queues a control frame before the messages: it goes in the next gap.
-    pub(super) fn push_control_first(&mut self, header: Header) {
-        let at = self.queue.iter().take_while(|item| matches!(item, Item::Control(_))).count();
-        self.queue.insert(at, Item::Control(header));
+    pub(super) fn say_goodbye(&mut self) {
+        if self.farewell == Farewell::Unsaid {
+            self.farewell = Farewell::Due;
+        }
+    }
+
+    /// How many control frames wait.
+    pub(super) fn controls(&self) -> usize {
+        self.controls.len()
+    }
+
+    /// Takes back a grant that has not left: its message was withdrawn.
+    pub(super) fn retract_grant(&mut self, id: MessageId) {
+        self.controls.retain(|header| !header.is(Kind::Cts) || header.id() != id);
+    }
+
+    /// How many messages, whose requests are over, the peer has not granted.
+    pub(super) fn unread_announcements(&self) -> u32 {
+        self.asked.values().filter(|asked| asked.send.is_none()).count() as u32
     }
 
     /// Forgets everything; where `stays_open`, all but our GOODBYE, and a frame
     /// half written is finished from a copy, so that the stream stays in step.
     pub(super) fn clear(&mut self, stays_open: bool) {
-        let is_goodbye = |item: &Item| matches!(item, Item::Control(header) if header.is(Kind::Goodbye));
-        self.queue.retain(|item| stays_open && is_goodbye(item));
-        match &mut self.frame {
-            Some(frame) if stays_open && (frame.written > 0 || frame.header.is(Kind::Goodbye)) => {
-                frame.detach();
-            }
-            frame => *frame = None,
+        let frame = self
+            .frame
+            .take()
+            .filter(|frame| stays_open && (frame.written > 0 || frame.header.is(Kind::Goodbye)));
+        let farewell = match self.farewell {
+            Farewell::Due if !stays_open => Farewell::Said,
+            farewell => farewell,
+        };
+        *self = Self { frame, farewell, ..Self::default() };
+        if let Some(frame) = &mut self.frame {
+            frame.detach();
         }
     }
 
-    fn remove_message(&mut self, key: SendKey) {
-        self.queue.retain(|item| !matches!(item, Item::Message(queued) if *queued == key));
+    fn remove_message(&mut self, key: SendKey, half: usize, has_place: bool) {
+        let queue = if has_place { &mut self.ready } else { &mut self.held[half] };
+        queue.retain(|queued| *queued != key);
     }
 }
 
@@ -195,14 +246,38 @@ impl Engine {
             framed: 0,
             announced: false,
             granted: false,
+            has_place: false,
             stage,
         }));
         match queued {
             true if peer == self.me => self.deliver_to_self(key),
-            true => self.peers[peer as usize].outbox.queue.push_back(Item::Message(key)),
+            true => self.queue_send(key),
             false => {}
         }
         key
+    }
+
+    /// A new message goes behind those of its half: to have a turn, or a place first.
+    fn queue_send(&mut self, key: SendKey) {
+        let send = &mut self.sends[key.0];
+        let outbox = &mut self.peers[send.peer as usize].outbox;
+        let half = send.envelope.id.half();
+        if outbox.places[half] == ANNOUNCED_MAX {
+            outbox.held[half].push_back(key);
+        } else {
+            outbox.places[half] += 1;
+            outbox.ready.push_back(key);
+            send.has_place = true;
+        }
+    }
+
+    /// A message needs no place any more: the next one has it.
+    fn free_place(&mut self, peer: u32, half: usize) {
+        let outbox = &mut self.peers[peer as usize].outbox;
+        outbox.places[half] -= 1;
+        if let Some(next) = outbox.held[half].pop_front() {
+            self.queue_send(next);
+        }
     }
 
     fn deliver_to_self(&mut self, key: SendKey) {
@@ -229,9 +304,10 @@ impl Engine {
     /// in step, and where it was the message's last, the message counts as sent.
     pub(crate) fn cancel_send(&mut self, key: SendKey) -> Withdrawal {
         let send = self.remove_send(key);
-        let peer = &mut self.peers[send.peer as usize];
+        let id = send.envelope.id;
+        let outbox = &mut self.peers[send.peer as usize].outbox;
         let whole = send.framed == send.length;
-        match send.stage {
+        let is_sent = match send.stage {
             Stage::Done => return Withdrawal::Sent,
             Stage::Failed(_) => return Withdrawal::Withdrawn,
             Stage::AwaitsReceive => {
@@ -239,20 +315,31 @@ impl Engine {
                 return Withdrawal::Withdrawn;
             }
             // An empty message that waits for its grant is all there already.
-            Stage::AwaitsGrant if whole => return Withdrawal::Sent,
-            Stage::AwaitsGrant => {}
-            Stage::Queued => peer.outbox.remove_message(key),
+            Stage::AwaitsGrant => whole,
+            Stage::Queued => {
+                outbox.remove_message(key, id.half(), send.has_place || send.announced);
+                false
+            }
             Stage::InFrame => {
-                let frame = peer.outbox.frame.as_mut().expect("the request is in the frame");
+                let frame = outbox.frame.as_mut().expect("the request is in the frame");
                 if frame.written == 0 {
-                    peer.outbox.frame = None;
+                    outbox.frame = None;
+                    false
                 } else {
                     frame.detach();
-                    if whole {
-                        return Withdrawal::Sent;
-                    }
+                    whole
                 }
             }
+        };
+        if is_sent {
+            if let Some(asked) = outbox.asked.get_mut(&id) {
+                asked.send = None;
+            }
+            return Withdrawal::Sent;
+        }
+        let asked = outbox.asked.remove(&id);
+        if send.has_place || asked.is_some_and(|asked| asked.has_place) {
+            self.free_place(send.peer, id.half());
         }
         if send.announced {
             self.send_cancel(send.peer, &send.envelope);
@@ -279,22 +366,23 @@ impl Engine {
             LinkState::Left => header.is(Kind::Cts),
             LinkState::Absent | LinkState::Closed | LinkState::Lost(_) => false,
         };
-        if listens && !entry.outbox.ended && peer != self.me {
-            entry.outbox.push_control_first(header);
+        if listens && !entry.outbox.has_said_goodbye() && peer != self.me {
+            entry.outbox.controls.push_back(header);
         }
     }
 
     /// Clear-to-send came for one of our messages.
     pub(super) fn receive_grant(&mut self, peer: u32, id: MessageId) {
         // A grant for a message that we have withdrawn meanwhile finds nothing.
-        let found = self
-            .sends
-            .iter_mut()
-            .find(|(_, send)| send.peer == peer && send.envelope.id == id && !send.granted);
-        let Some((key, send)) = found else { return };
+        let Some(asked) = self.peers[peer as usize].outbox.asked.remove(&id) else { return };
+        if asked.has_place {
+            self.free_place(peer, id.half());
+        }
+        let Some(key) = asked.send else { return };
+        let send = &mut self.sends[key.0];
         send.granted = true;
         if matches!(send.stage, Stage::AwaitsGrant) {
-            self.continue_send(SendKey(key));
+            self.continue_send(key);
         }
     }
 
@@ -318,54 +406,46 @@ impl Engine {
 
     fn next_frame(&mut self, peer: u32) -> Option<Frame> {
         let entry = &mut self.peers[peer as usize];
-        if entry.outbox.ended {
+        if entry.outbox.has_said_goodbye() {
             return None;
         }
-        // Any frame returns credit: one for it alone is made where none waits.
-        let item = match entry.outbox.queue.pop_front() {
-            None if entry.owes_credit() => Item::Control(Header::bare(Kind::Credit)),
-            item => item?,
+        if let Some(header) = entry.outbox.controls.pop_front() {
+            return Some(Frame::control(header));
+        }
+        let Some(key) = entry.outbox.ready.pop_front() else {
+            if entry.outbox.farewell == Farewell::Due {
+                entry.outbox.farewell = Farewell::Said;
+                return Some(Frame::control(Header::bare(Kind::Goodbye)));
+            }
+            // Any frame returns credit: one for it alone is made where none waits.
+            return entry.owes_credit().then(|| Frame::control(Header::bare(Kind::Credit)));
         };
-        Some(match item {
-            Item::Control(header) => {
-                entry.outbox.ended = header.is(Kind::Goodbye);
-                Frame {
-                    header,
-                    payload: Payload::Owned(Vec::new()),
-                    written: 0,
-                    send: None,
-                    cost: Amount::default(),
-                }
+        let send = &mut self.sends[key.0];
+        send.stage = Stage::InFrame;
+        let Envelope { id, operation, algorithm, signature } = send.envelope;
+        let rest = send.length - send.framed;
+        let (kind, bytes, messages) = if send.granted {
+            (Kind::Data, rest.min(FRAGMENT_MAX), 0)
+        } else {
+            match entry.allowance.grant(send.length).map(|bytes| bytes as usize) {
+                Some(bytes) if bytes == send.length => (Kind::Eager, bytes, 1),
+                Some(bytes) => (Kind::Rts, bytes, 1),
+                None => (Kind::Rts, 0, 0),
             }
-            Item::Message(key) => {
-                let send = &mut self.sends[key.0];
-                send.stage = Stage::InFrame;
-                let Envelope { id, operation, algorithm, signature } = send.envelope;
-                let rest = send.length - send.framed;
-                let (kind, bytes, messages) = if send.granted {
-                    (Kind::Data, rest.min(FRAGMENT_MAX), 0)
-                } else {
-                    match entry.allowance.grant(send.length).map(|bytes| bytes as usize) {
-                        Some(bytes) if bytes == send.length => (Kind::Eager, bytes, 1),
-                        Some(bytes) => (Kind::Rts, bytes, 1),
-                        None => (Kind::Rts, 0, 0),
-                    }
-                };
-                let (length, inline) = match kind {
-                    Kind::Data => (bytes as u64, 0),
-                    _ => (send.length as u64, bytes as u32),
-                };
-                let cost = Amount { bytes: if messages > 0 { bytes as u32 } else { 0 }, messages };
-                // SAFETY: `framed` is at most `length`, so the pointer stays in
-                // the buffer or one past its end.
-                let payload = Payload::Borrowed(unsafe { send.data.add(send.framed) }, bytes);
-                send.framed += bytes;
-                let header = Header::control(kind, operation, id)
-                    .with_algorithm(algorithm, signature)
-                    .with_length(length, inline);
-                Frame { header, payload, written: 0, send: Some(key), cost }
-            }
-        })
+        };
+        let (length, inline) = match kind {
+            Kind::Data => (bytes as u64, 0),
+            _ => (send.length as u64, bytes as u32),
+        };
+        let cost = Amount { bytes: if messages > 0 { bytes as u32 } else { 0 }, messages };
+        // SAFETY: `framed` is at most `length`, so the pointer stays in the buffer
+        // or one past its end.
+        let payload = Payload::Borrowed(unsafe { send.data.add(send.framed) }, bytes);
+        send.framed += bytes;
+        let header = Header::control(kind, operation, id)
+            .with_algorithm(algorithm, signature)
+            .with_length(length, inline);
+        Some(Frame { header, payload, written: 0, send: Some(key), cost })
     }
 
     /// The link took `count` more bytes of what [`output`](Self::output) showed.
@@ -374,21 +454,38 @@ impl Engine {
         let Some(frame) = entry.outbox.frame.as_mut().filter(|_| count > 0) else { return };
         let first = frame.written == 0;
         frame.written += count;
-        let (header, send) = (frame.header, frame.send);
-        if first {
-            entry.allowance.spend(frame.cost);
-            entry.ledger.announce(header.credit());
-        }
-        if frame.written == HEADER_LEN + frame.payload.len() {
+        let (header, send, cost) = (frame.header, frame.send, frame.cost);
+        let is_written = frame.written == HEADER_LEN + frame.payload.len();
+        if is_written {
             entry.outbox.frame = None;
+        }
+        if first {
+            entry.allowance.spend(cost);
+            entry.ledger.announce(header.credit());
             if let Some(key) = send {
-                self.frame_sent(key, header.is(Kind::Eager));
+                self.message_begun(key, &header, cost);
             }
         }
-        if first && let Some(key) = send {
-            self.sends[key.0].announced = true;
-            self.note_move(header.id());
+        if is_written && let Some(key) = send {
+            self.frame_sent(key, header.is(Kind::Eager));
         }
+    }
+
+    /// The first byte of a message's frame has left.
+    fn message_begun(&mut self, key: SendKey, header: &Header, cost: Amount) {
+        let send = &mut self.sends[key.0];
+        let (peer, id) = (send.peer, send.envelope.id);
+        send.announced = true;
+        let had_place = std::mem::take(&mut send.has_place);
+        let is_on_credit = cost.messages > 0;
+        if header.is(Kind::Rts) {
+            let asked = Asked { send: Some(key), has_place: !is_on_credit };
+            self.peers[peer as usize].outbox.asked.insert(id, asked);
+        }
+        if had_place && is_on_credit {
+            self.free_place(peer, id.half());
+        }
+        self.note_move(id);
     }
 
     fn frame_sent(&mut self, key: SendKey, is_whole: bool) {
@@ -409,32 +506,51 @@ impl Engine {
             send.stage = Stage::Done;
         } else {
             send.stage = Stage::Queued;
-            self.peers[send.peer as usize].outbox.queue.push_back(Item::Message(key));
+            self.peers[send.peer as usize].outbox.ready.push_back(key);
         }
     }
 }
 
 #[cfg(test)]
 impl Engine {
+    /// How many messages are announced to `peer`, or may be, for each half; and how
+    /// many are held back.
+    pub(super) fn announced_to(&self, peer: u32) -> ([u32; 2], usize) {
+        let outbox = &self.peers[peer as usize].outbox;
+        (outbox.places, outbox.held.iter().map(VecDeque::len).sum())
+    }
+
     /// Panics where the stages of sends and what is queued contradict each other.
     pub(super) fn check_outgoing(&self) {
         for (key, send) in &self.sends {
             let outbox = &self.peers[send.peer as usize].outbox;
-            let queued =
-                outbox.queue.iter().filter(|item| matches!(item, Item::Message(k) if k.0 == key)).count();
+            let count = |queue: &VecDeque<SendKey>| queue.iter().filter(|queued| queued.0 == key).count();
+            let queued = (count(&outbox.ready), count(&outbox.held[send.envelope.id.half()]));
             let in_frame = outbox.frame.as_ref().and_then(|frame| frame.send) == Some(SendKey(key));
             let wanted = match send.stage {
-                Stage::Queued => (1, false),
-                Stage::InFrame => (0, true),
-                _ => (0, false),
+                Stage::Queued if send.has_place || send.announced => ((1, 0), false),
+                Stage::Queued => ((0, 1), false),
+                Stage::InFrame => ((0, 0), true),
+                _ => ((0, 0), false),
             };
             assert_eq!((queued, in_frame), wanted, "where a send is queued");
             assert!(send.framed <= send.length);
+            let is_new = matches!(send.stage, Stage::Queued | Stage::InFrame) && !send.announced;
+            assert!(!send.has_place || is_new, "a place that is not needed");
         }
         for (rank, peer) in self.peers.iter().enumerate() {
-            for item in &peer.outbox.queue {
-                let Item::Message(key) = item else { continue };
+            let outbox = &peer.outbox;
+            for key in outbox.ready.iter().chain(outbox.held.iter().flatten()) {
                 assert!(self.sends.get(key.0).is_some_and(|send| send.peer == rank as u32), "a queued send");
+            }
+            for half in 0..2 {
+                let sends = self.sends.iter().filter(|(_, send)| {
+                    send.peer == rank as u32 && send.has_place && send.envelope.id.half() == half
+                });
+                let asked = outbox.asked.iter().filter(|(id, asked)| asked.has_place && id.half() == half);
+                assert_eq!(outbox.places[half] as usize, sends.count() + asked.count(), "places");
+                let is_full = outbox.places[half] == ANNOUNCED_MAX;
+                assert!(is_full || outbox.held[half].is_empty(), "held back, though there is a place");
             }
         }
     }

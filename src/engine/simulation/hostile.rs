@@ -7,7 +7,9 @@ use zerocopy::IntoBytes;
 
 use super::for_each_seed;
 use super::random::Random;
+use crate::engine::credit::ANNOUNCED_MAX;
 use crate::engine::frame::{HEADER_LEN, Header, Kind, MessageId};
+use crate::engine::incoming::MESSAGE_OVERHEAD;
 use crate::engine::{Engine, Envelope, Selector};
 use crate::error::ErrorKind;
 use crate::operation::Operation;
@@ -95,12 +97,12 @@ fn frame(kind: Kind, operation: Operation, id: MessageId, length: u64, inline: u
 }
 
 /// A message that is withdrawn at once leaves nothing behind, in whichever
-/// context it was.
+/// context it was; not even the grant that it was about to get.
 #[test]
 fn withdrawn_messages_leave_nothing_behind() {
     let mut engine = Engine::new(0, 2, 1 << 20);
     engine.link_opened(1);
-    for context in 0..1000 {
+    for context in 0..10_000 {
         let id = MessageId { context, collective: false, sequence: 0, tag: 0 };
         engine.feed(1, &frame(Kind::Rts, Operation::Send, id, 10, 0)).unwrap();
         engine.feed(1, &frame(Kind::Cancel, Operation::Send, id, 0, 0)).unwrap();
@@ -143,6 +145,43 @@ fn credit_for_a_frame_that_has_not_left_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Protocol);
     engine.cancel_send(key);
     assert_eq!(engine.spent_at(1), (0, 0));
+}
+
+/// A peer that announces on and on is refused before it has made the engine keep
+/// much, whether it reads the answers or not.
+#[test]
+fn announcements_without_end_are_refused() {
+    for reads in [false, true] {
+        for operation in [Operation::Send, Operation::Bcast] {
+            let limit = 1 << 20;
+            let mut engine = Engine::new(0, 2, limit);
+            engine.link_opened(1);
+            let mut count = 0;
+            let error = loop {
+                let id = MessageId {
+                    context: 1,
+                    collective: operation == Operation::Bcast,
+                    sequence: 0,
+                    tag: count,
+                };
+                if let Err(error) = engine.feed(1, &frame(Kind::Rts, operation, id, 10, 0)) {
+                    break error;
+                }
+                count += 1;
+                assert!(count < 300_000, "all were taken");
+                while let Some(parts) = engine.output(1).filter(|_| reads) {
+                    let length = parts.iter().map(|part| part.len()).sum();
+                    engine.written(1, length);
+                }
+            };
+            let text = if reads { "announced without credit" } else { "does not read the answers" };
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+            assert!(error.message().contains(text), "{error}");
+            let census = engine.check_invariants();
+            let bound = limit as usize / MESSAGE_OVERHEAD as usize + ANNOUNCED_MAX as usize;
+            assert!(census.messages <= bound, "{} messages are kept", census.messages);
+        }
+    }
 }
 
 /// Who has said GOODBYE sends nothing more, whatever comes and asks for an answer,

@@ -3,8 +3,10 @@
 use super::for_each_seed;
 use super::random::Random;
 use super::world::{Pace, Wanted, World};
-use crate::engine::WINDOW_BYTES;
-use crate::engine::frame::HEADER_LEN;
+use crate::engine::credit::{ANNOUNCED_MAX, WINDOW_BYTES, WINDOW_MESSAGES};
+use crate::engine::frame::{HEADER_LEN, MessageId};
+use crate::engine::{Envelope, Selector};
+use crate::operation::Operation;
 
 const MIB: usize = 1 << 20;
 
@@ -204,4 +206,41 @@ fn freed_room_is_given_to_those_that_wait() {
     world.settle();
     world.check_deliveries(true);
     world.check_end();
+}
+
+/// What may not even be announced waits with its sender, in order, and does not hold
+/// up a collective.
+#[test]
+fn a_flood_beyond_the_bound_waits_in_order() {
+    for_each_seed(10, |seed| {
+        let mut random = Random::new(seed);
+        let count = WINDOW_MESSAGES as usize + random.between(0, 3 * ANNOUNCED_MAX as usize);
+        let mut world = World::new(seed, 2, 0, some_pace(&mut random, 2 * count * HEADER_LEN));
+        for _ in 0..count {
+            world.send(0, 1, 7, 0, random.below(3));
+        }
+        world.settle();
+        let beyond = count - WINDOW_MESSAGES as usize;
+        let announced = beyond.min(ANNOUNCED_MAX as usize);
+        assert_eq!(world.engine(0).announced_to(1), ([announced as u32, 0], beyond - announced));
+        // Another context's step passes.
+        let id = MessageId { context: 9, collective: true, sequence: 0, tag: 0 };
+        let step = Envelope { id, operation: Operation::Barrier as u8, algorithm: 0, signature: 0 };
+        let sending = world.engine(0).post_send(1, step, std::ptr::null(), 0);
+        let receiving =
+            world.engine(1).post_recv(Some(0), Selector::Collective(step), std::ptr::null_mut(), 0);
+        world.settle();
+        assert!(
+            world.engine(0).poll_send(sending).is_ready() && world.engine(1).poll_recv(receiving).is_ready()
+        );
+        for _ in 0..count {
+            world.receive(Wanted { rank: 1, source: Some(0), context: 7, tag: Some(0), capacity: 2 });
+            world.move_some();
+        }
+        world.settle();
+        world.check_liveness();
+        world.check_deliveries(true);
+        world.check_end();
+        assert_eq!(world.engine(0).announced_to(1), ([0, 0], 0));
+    });
 }
