@@ -487,7 +487,8 @@ impl Engine {
     /// Lists a receive among those that wait, in posting order.
     fn enqueue(&mut self, key: RecvKey) {
         let Posted { source, order, .. } = self.recvs[key.0];
-        if let Some(error) = source.and_then(|peer| self.gone_error(peer)) {
+        let gone = source.map_or_else(|| self.nobody_left(), |peer| self.gone_error(peer));
+        if let Some(error) = gone {
             return self.fail_recv(key, error);
         }
         let list = match source {

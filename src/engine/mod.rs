@@ -337,6 +337,19 @@ impl Engine {
         for key in std::mem::take(&mut self.peers[peer as usize].posted) {
             self.fail_recv(key, error.clone());
         }
+        if let Some(error) = self.nobody_left() {
+            for key in std::mem::take(&mut self.posted_any) {
+                self.fail_recv(key, error.clone());
+            }
+        }
+    }
+
+    /// What a receive from anyone fails with, where all others are gone: as the one
+    /// that was lost, if one was. (A rank alone may still send to itself.)
+    fn nobody_left(&self) -> Option<Error> {
+        let others = (0..self.size()).filter(|rank| *rank != self.me);
+        let errors = others.map(|rank| self.gone_error(rank)).collect::<Option<Vec<_>>>()?;
+        errors.into_iter().max_by_key(|error| error.kind() == ErrorKind::PeerLost)
     }
 
     fn tick(&mut self) -> u64 {

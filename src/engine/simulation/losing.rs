@@ -151,6 +151,34 @@ fn a_leaver_hears_when_its_last_message_is_matched() {
     });
 }
 
+/// A receive from anyone ends when nobody is left who could send: at once, but not
+/// before the messages of those that are gone have been received.
+#[test]
+fn a_receive_from_anyone_ends_with_the_last_of_them() {
+    let mut world = World::new(1, 3, 256 << 20, PACE);
+    world.open_all_links();
+    let anyone = Wanted { rank: 0, source: None, context: CONTEXT, tag: None, capacity: 10 };
+    world.receive(anyone);
+    world.close_side(0, 1);
+    world.settle();
+    assert_eq!(world.pending_receives().count(), 1);
+    world.send(2, 0, CONTEXT, 0, 10);
+    world.send(2, 0, CONTEXT, 0, 10);
+    world.settle();
+    world.engine(2).say_goodbye(0);
+    world.settle();
+    for _ in 0..2 {
+        world.receive(anyone);
+    }
+    world.settle();
+    assert_eq!((world.delivered(), world.pending_receives().count()), (2, 0));
+    assert_eq!(world.failures.len(), 1);
+    assert_eq!(world.failures[0].1, ErrorKind::PeerLost);
+    world.receive(Wanted { tag: Some(5), ..anyone });
+    world.settle();
+    assert_eq!(world.failures.len(), 2);
+}
+
 /// Ranks that leave at the same time hear of each other's departure, whatever
 /// was queued and half written when it came.
 #[test]
