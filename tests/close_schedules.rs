@@ -139,7 +139,8 @@ impl Schedule {
             };
             (acts, leave)
         });
-        Self { channel, begins_with_barrier: random.chance(50), ranks: ranks.collect(), messages }
+        let ranks = ranks.collect();
+        Self { channel, begins_with_barrier: random.chance(50), ranks, messages }
     }
 }
 
