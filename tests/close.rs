@@ -5,39 +5,18 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use fmi::rendezvous::ServerThread;
 use fmi::{Communicator, Error, ErrorKind, Operation};
-use support::{Channel, both_channels, config, job, job_with, milliseconds, server, wake, watched};
+use support::{
+    Channel, Meeting, RankProcess, both_channels, config, job, job_with, milliseconds, server, wake, watched,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// More than anything here should take, and less than the deadlines given.
 const SOON: Duration = Duration::from_secs(12);
 const LONG: Option<Duration> = Some(Duration::from_secs(40));
-
-/// Where two ranks wait for each other outside of FMI calls, once or more often.
-#[derive(Default)]
-struct Meeting {
-    arrived: Mutex<u32>,
-    bell: Condvar,
-}
-
-impl Meeting {
-    fn wait(&self) {
-        let mut arrived = self.arrived.lock().unwrap();
-        *arrived += 1;
-        let both = arrived.next_multiple_of(2);
-        self.bell.notify_all();
-        let waits = |arrived: &mut u32| *arrived < both;
-        let waited = self.bell.wait_timeout_while(arrived, Duration::from_secs(45), waits).unwrap();
-        assert!(!waited.1.timed_out(), "the other rank does not come");
-    }
-}
 
 /// The content of a message.
 fn content(number: u64, length: usize) -> Vec<u8> {
@@ -294,43 +273,6 @@ fn nobody_waits_for_the_readers_of_a_failed_job() {
     });
 }
 
-/// A rank in a process of its own, killed when this is dropped.
-struct RankProcess(Child);
-
-impl RankProcess {
-    /// Runs [`rank_program`] as `rank` of 2 with this `role`, until it says that it
-    /// is ready.
-    fn start(server: &ServerThread, rank: u32, name: &str, role: &str) -> Self {
-        let address = server.local_addr();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "rank_program", "--ignored", "--nocapture"])
-            .env("FMI_RANK", rank.to_string())
-            .env("FMI_SIZE", "2")
-            .env("FMI_RENDEZVOUS", address.to_string())
-            .env("FMI_TEST_NAME", name)
-            .env("FMI_TEST_ROLE", role)
-            .stdout(Stdio::piped())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    fn await_ready(&mut self) {
-        let lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
-        assert!(lines.map_while(Result::ok).any(|line| line == "ready"), "the rank has ended");
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
-    }
-}
-
-impl Drop for RankProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 #[ignore = "the program of a rank in a process of its own"]
 fn rank_program() {
@@ -356,7 +298,7 @@ fn rank_program() {
 fn close_names_a_peer_that_was_killed_before_it_had_read() {
     watched(LIMIT, || {
         let server = server();
-        let mut peer = RankProcess::start(&server, 1, "killed", "computes");
+        let mut peer = RankProcess::start(&server, 1, 2, "killed", "computes");
         let comm = Communicator::create(0, 2, "killed", &config(Channel::Direct, Some(&server))).unwrap();
         (0..4).for_each(|number| comm.send(&content(number, 10), 1).unwrap());
         peer.await_ready();
@@ -380,7 +322,7 @@ fn what_a_process_sent_before_it_ended_arrives() {
         let server = server();
         for (count, length) in [(30u64, 1500), (1, 1 << 20), (40, 30_000), (5, 7 << 20), (1024, 2000)] {
             let role = format!("{count}x{length}");
-            let mut sender = RankProcess::start(&server, 0, &role, &role);
+            let mut sender = RankProcess::start(&server, 0, 2, &role, &role);
             let comm = Communicator::create(1, 2, &role, &config(Channel::Direct, Some(&server))).unwrap();
             let part = count / 3;
             receive(&comm, 0, 0, 10);

@@ -5,12 +5,14 @@
 pub(crate) mod serve;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::FromRawFd;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use fmi::rendezvous::{Server, ServerOptions, ServerThread};
@@ -173,4 +175,61 @@ pub(crate) fn config_at(address: SocketAddr) -> Config {
     config.set("backends.Direct.host", &address.ip().to_string()).unwrap();
     config.set("backends.Direct.port", &address.port().to_string()).unwrap();
     config
+}
+
+/// Where two ranks that are threads wait for each other outside of FMI calls, once or
+/// more often.
+#[derive(Default)]
+pub(crate) struct Meeting {
+    arrived: Mutex<u32>,
+    bell: Condvar,
+}
+
+impl Meeting {
+    pub(crate) fn wait(&self) {
+        let mut arrived = self.arrived.lock().unwrap();
+        *arrived += 1;
+        let both = arrived.next_multiple_of(2);
+        self.bell.notify_all();
+        let waits = |arrived: &mut u32| *arrived < both;
+        let waited = self.bell.wait_timeout_while(arrived, Duration::from_secs(45), waits).unwrap();
+        assert!(!waited.1.timed_out(), "the other rank does not come");
+    }
+}
+
+/// A rank in a process of its own, killed when this is dropped.
+pub(crate) struct RankProcess(Child);
+
+impl RankProcess {
+    /// Runs the test `rank_program` of this test program as `rank` of `size`, with the
+    /// job's name and a role in FMI_TEST_NAME and FMI_TEST_ROLE.
+    pub(crate) fn start(server: &ServerThread, rank: u32, size: u32, name: &str, role: &str) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "rank_program", "--ignored", "--nocapture"])
+            .env("FMI_RANK", rank.to_string())
+            .env("FMI_SIZE", size.to_string())
+            .env("FMI_RENDEZVOUS", server.local_addr().to_string())
+            .env("FMI_TEST_NAME", name)
+            .env("FMI_TEST_ROLE", role)
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    /// Waits until it prints a line "ready".
+    pub(crate) fn await_ready(&mut self) {
+        let lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "ready"), "the rank has ended");
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for RankProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
