@@ -9,6 +9,7 @@
 mod connector;
 mod host;
 mod leaving;
+mod liveness;
 mod patience;
 mod poller;
 mod requests;
@@ -35,6 +36,7 @@ use crate::link::memory::MemoryPort;
 use crate::log::Logger;
 use crate::rendezvous::client::Reason;
 use connector::{Connector, Membership, Outcome};
+use liveness::Watch;
 use patience::{Patience, Step};
 use poller::{Interest, Poller, Token};
 
@@ -178,6 +180,7 @@ impl Endpoint {
             poller,
             staging: vec![0; STAGING].into_boxed_slice(),
             patience,
+            watch: Watch::new(),
             signals: Arc::clone(&signals),
             woken: false,
             deadline: None,
@@ -362,6 +365,7 @@ pub(crate) struct Core {
     poller: Poller,
     staging: Box<[u8]>,
     patience: Patience,
+    watch: Watch,
     signals: Arc<Signals>,
     /// Something was written to the wake-up pipe.
     woken: bool,
@@ -431,6 +435,7 @@ impl Core {
             Some(Linked { link, writable: true, watched: Interest::Read, is_shut_down: false });
         self.linked.push(peer);
         self.engine.link_opened(peer);
+        self.answer_by_new_link(peer);
         self.flush(peer);
     }
 
@@ -532,6 +537,9 @@ impl Core {
                 self.poller.remove(descriptor);
             }
             self.linked.retain(|other| *other != peer);
+            if !self.engine.is_gone(peer) {
+                self.report_link(peer, false);
+            }
         }
         self.engine.link_closed(peer, why);
     }
@@ -559,6 +567,10 @@ impl Core {
     /// Nothing moved: looks at everything else now and then, and waits as the
     /// policy says, at most `remaining`.
     fn idle(&mut self, idle: &mut Idle, remaining: Option<Duration>, now: Instant) -> Result<()> {
+        if self.watch_links(now) {
+            idle.since = now;
+            return Ok(());
+        }
         let awaited = self.linked.iter().any(|peer| self.engine.is_busy_with(*peer));
         let overdue = now - idle.looked >= WIDE_LOOK;
         self.deadline = remaining.and_then(|left| now.checked_add(left));
@@ -610,10 +622,7 @@ impl Core {
                 None
             }
         };
-        let limit = match (remaining, timer) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let limit = [remaining, timer, self.until_watch(now)].into_iter().flatten().min();
         let moved = self.look(limit)?;
         if let Transport::Memory(port) = &self.transport {
             port.wake_up();
@@ -690,6 +699,7 @@ impl Core {
                 Outcome::Gone { peer, reason: Reason::Lost } => {
                     self.engine.link_closed(peer, lost("the rendezvous server has lost it"));
                 }
+                Outcome::Suspected { peer } => self.answer_suspicion(peer),
                 Outcome::Aborted { rank, code } => self.engine.abort_by(rank, code),
             }
         }

@@ -8,6 +8,7 @@ pub(crate) mod tcp;
 
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use memory::MemoryLink;
 use tcp::TcpLink;
@@ -60,6 +61,15 @@ impl Link {
         match self {
             Self::Tcp(link) => link.unacknowledged(),
             Self::Memory(_) => 0,
+        }
+    }
+
+    /// How long the other side's host has acknowledged nothing, where that means
+    /// that it is gone.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        match self {
+            Self::Tcp(link) => link.silence(),
+            Self::Memory(_) => None,
         }
     }
 

@@ -48,6 +48,9 @@ pub(crate) enum Event {
     Unreachable { rank: u32, reason: Reason },
     /// What the connect to `rank` is waiting for. Comes again when it changes.
     NotYet { rank: u32, missing: Missing },
+    /// The server has lost the connection of `rank`; answer by
+    /// [`Client::report_link`].
+    Suspect { rank: u32 },
     /// `rank` aborted the job.
     Aborted { rank: u32, code: i32, text: String },
 }
@@ -67,6 +70,10 @@ pub(crate) struct Client {
     wanted: BTreeMap<u32, Option<Missing>>,
     /// The ranks that want us and have not had our READY.
     offers: BTreeSet<u32>,
+    /// The ranks that the server asks about, and that it has not heard of yet.
+    suspects: BTreeSet<u32>,
+    /// The ranks whose link has broken; the server may have been away then.
+    broken: BTreeSet<u32>,
 }
 
 enum Phase {
@@ -122,6 +129,8 @@ impl Client {
             membership: None,
             wanted: BTreeMap::new(),
             offers: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            broken: BTreeSet::new(),
         };
         client.reconnect()?;
         Ok(client)
@@ -138,8 +147,9 @@ impl Client {
         getrandom::fill(&mut nonce)
             .map_err(|error| Error::new(ErrorKind::Io, format!("cannot get random bytes: {error}")))?;
         self.decoder = Decoder::new();
-        // The server offers again what still stands.
+        // The server says again what still stands.
         self.offers.clear();
+        self.suspects.clear();
         self.outgoing.clear();
         protocol::put_preamble(&mut self.outgoing);
         ClientMessage::Hello { nonce }.encode(&mut self.outgoing);
@@ -168,6 +178,23 @@ impl Client {
         if self.offers.remove(&rank) && matches!(self.phase, Phase::Member) {
             ClientMessage::Ready { rank }.encode(&mut self.outgoing);
         }
+    }
+
+    /// Says whether the link to `rank` lives: in answer to [`Event::Suspect`],
+    /// and when it has broken.
+    pub(crate) fn report_link(&mut self, rank: u32, alive: bool) {
+        self.suspects.remove(&rank);
+        if !alive {
+            self.broken.insert(rank);
+        }
+        if matches!(self.phase, Phase::Member) {
+            ClientMessage::Link { rank, alive }.encode(&mut self.outgoing);
+        }
+    }
+
+    /// Whether the server has asked about the link to `rank` and waits.
+    pub(crate) fn is_asked_about(&self, rank: u32) -> bool {
+        self.suspects.contains(&rank)
     }
 
     /// Leaves the job. Send what is outgoing before the connection is closed:
@@ -319,6 +346,9 @@ impl Client {
         for &rank in self.wanted.keys() {
             ClientMessage::Connect { rank }.encode(&mut self.outgoing);
         }
+        for &rank in &self.broken {
+            ClientMessage::Link { rank, alive: false }.encode(&mut self.outgoing);
+        }
         self.events.push_back(Event::Joined {
             epoch: joined.membership.epoch,
             public: joined.public,
@@ -358,6 +388,11 @@ impl Client {
                     return Ok(());
                 }
                 Event::NotYet { rank, missing }
+            }
+            ServerMessage::Suspect { rank } => {
+                self.check_peer(rank)?;
+                self.suspects.insert(rank);
+                Event::Suspect { rank }
             }
             ServerMessage::Aborted { rank, code, text } => {
                 self.check_peer(rank)?;
@@ -580,6 +615,28 @@ mod tests {
         other.membership.epoch = [1; 16];
         let error = give(&mut client, &ServerMessage::Joined { joined: other, mac: None }).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol, "another epoch is never accepted");
+    }
+
+    #[test]
+    fn the_server_is_told_of_links_also_after_it_was_away() {
+        let (mut client, mut wire) = member();
+        give(&mut client, &ServerMessage::Suspect { rank: 2 }).unwrap();
+        assert_eq!(client.next_event(), Some(Event::Suspect { rank: 2 }));
+        assert!(client.is_asked_about(2) && !client.is_asked_about(3));
+        client.report_link(2, true);
+        assert!(!client.is_asked_about(2));
+        assert_eq!(wire.take(&mut client), [ClientMessage::Link { rank: 2, alive: true }]);
+
+        client.reconnect().unwrap();
+        client.report_link(3, false);
+        greet(&mut client, false, false).unwrap();
+        client.advance(client.outgoing().len());
+        give(&mut client, &ServerMessage::Joined { joined: joined(), mac: None }).unwrap();
+        wire = Wire::new();
+        let mut preamble = Vec::new();
+        protocol::put_preamble(&mut preamble);
+        wire.0.push(&preamble);
+        assert_eq!(wire.take(&mut client), [ClientMessage::Link { rank: 3, alive: false }]);
     }
 
     #[test]

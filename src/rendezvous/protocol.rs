@@ -15,8 +15,14 @@
 //!                                    <-    Joined{public address, epoch, token, ..., mac}   or Refused
 //! Connect{rank}, Ready{rank}         ->
 //!                                    <-    Offer{rank}, Go{rank, addresses}, NotYet, Unreachable
+//!                                    <-    Suspect{rank}
+//! Link{rank, alive}                  ->
 //! Leave                              ->
 //! ```
+//!
+//! The end of a member's connection is not its death as long as another has a
+//! live link to it. The server asks those that it has told to connect to it
+//! (Suspect), and they answer (Link); a member whose link breaks says so unasked.
 //!
 //! Where there is a job secret, both sides prove that they know it
 //! ([`client_mac`], [`server_mac`]) over both nonces and everything that the
@@ -40,7 +46,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"\xf5FMI\r\nrv";
 /// Another major version cannot be understood.
 pub(crate) const MAJOR: u8 = 2;
 /// A newer minor version only adds kinds of frames.
-pub(crate) const MINOR: u8 = 0;
+pub(crate) const MINOR: u8 = 1;
 /// Bytes of magic and versions.
 pub(crate) const PREAMBLE: usize = MAGIC.len() + 2;
 
@@ -93,13 +99,34 @@ pub(crate) struct Membership {
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClientMessage {
-    Hello { nonce: Nonce },
-    Join { join: Join, mac: Option<Hash> },
-    Rejoin { join: Join, membership: Membership, mac: Option<Hash> },
-    Connect { rank: u32 },
-    Ready { rank: u32 },
+    Hello {
+        nonce: Nonce,
+    },
+    Join {
+        join: Join,
+        mac: Option<Hash>,
+    },
+    Rejoin {
+        join: Join,
+        membership: Membership,
+        mac: Option<Hash>,
+    },
+    Connect {
+        rank: u32,
+    },
+    Ready {
+        rank: u32,
+    },
+    /// Whether the link to `rank` lives: when asked, and when it has broken.
+    Link {
+        rank: u32,
+        alive: bool,
+    },
     Leave,
-    Abort { code: i32, text: String },
+    Abort {
+        code: i32,
+        text: String,
+    },
 }
 
 /// The server's answer to a join.
@@ -151,14 +178,45 @@ pub(crate) enum Missing {
 /// What a server sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerMessage {
-    Challenge { nonce: Nonce, secret_known: bool, secret_required: bool, version: String },
-    Joined { joined: Joined, mac: Option<Hash> },
-    Refused { refusal: Refusal, text: String },
-    Offer { rank: u32 },
-    Go { rank: u32, ranks_on_host: u32, candidates: Vec<SocketAddr> },
-    Unreachable { rank: u32, reason: Reason },
-    NotYet { rank: u32, missing: Missing },
-    Aborted { rank: u32, code: i32, text: String },
+    Challenge {
+        nonce: Nonce,
+        secret_known: bool,
+        secret_required: bool,
+        version: String,
+    },
+    Joined {
+        joined: Joined,
+        mac: Option<Hash>,
+    },
+    Refused {
+        refusal: Refusal,
+        text: String,
+    },
+    Offer {
+        rank: u32,
+    },
+    Go {
+        rank: u32,
+        ranks_on_host: u32,
+        candidates: Vec<SocketAddr>,
+    },
+    Unreachable {
+        rank: u32,
+        reason: Reason,
+    },
+    NotYet {
+        rank: u32,
+        missing: Missing,
+    },
+    /// The connection of `rank` has ended: does our link to it live?
+    Suspect {
+        rank: u32,
+    },
+    Aborted {
+        rank: u32,
+        code: i32,
+        text: String,
+    },
 }
 
 mod kind {
@@ -169,6 +227,7 @@ mod kind {
     pub(super) const READY: u8 = 0x05;
     pub(super) const LEAVE: u8 = 0x06;
     pub(super) const ABORT: u8 = 0x07;
+    pub(super) const LINK: u8 = 0x08;
     pub(super) const CHALLENGE: u8 = 0x81;
     pub(super) const JOINED: u8 = 0x82;
     pub(super) const REFUSED: u8 = 0x83;
@@ -177,6 +236,7 @@ mod kind {
     pub(super) const UNREACHABLE: u8 = 0x86;
     pub(super) const NOT_YET: u8 = 0x87;
     pub(super) const ABORTED: u8 = 0x88;
+    pub(super) const SUSPECT: u8 = 0x89;
 }
 
 /// SHA-256, by which names travel.
@@ -295,6 +355,10 @@ impl ClientMessage {
             }),
             Self::Connect { rank } => frame(out, kind::CONNECT, |out| put_u32(out, *rank)),
             Self::Ready { rank } => frame(out, kind::READY, |out| put_u32(out, *rank)),
+            Self::Link { rank, alive } => frame(out, kind::LINK, |out| {
+                put_u32(out, *rank);
+                out.push(u8::from(*alive));
+            }),
             Self::Leave => frame(out, kind::LEAVE, |_| {}),
             Self::Abort { code, text } => frame(out, kind::ABORT, |out| {
                 out.extend_from_slice(&code.to_le_bytes());
@@ -314,6 +378,7 @@ impl ClientMessage {
             }
             kind::CONNECT => Self::Connect { rank: body.u32()? },
             kind::READY => Self::Ready { rank: body.u32()? },
+            kind::LINK => Self::Link { rank: body.u32()?, alive: body.bool()? },
             kind::LEAVE => Self::Leave,
             kind::ABORT => Self::Abort { code: body.i32()?, text: body.text()? },
             _ => return Ok(None),
@@ -362,6 +427,7 @@ impl ServerMessage {
                     Missing::NotReady => 2,
                 });
             }),
+            Self::Suspect { rank } => frame(out, kind::SUSPECT, |out| put_u32(out, *rank)),
             Self::Aborted { rank, code, text } => frame(out, kind::ABORTED, |out| {
                 put_u32(out, *rank);
                 out.extend_from_slice(&code.to_le_bytes());
@@ -409,6 +475,7 @@ impl ServerMessage {
                 };
                 Self::NotYet { rank, missing }
             }
+            kind::SUSPECT => Self::Suspect { rank: body.u32()? },
             kind::ABORTED => Self::Aborted { rank: body.u32()?, code: body.i32()?, text: body.text()? },
             _ => return Ok(None),
         };
@@ -667,12 +734,16 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    fn option(&mut self) -> Result<Option<Hash>> {
+    fn bool(&mut self) -> Result<bool> {
         match self.u8()? {
-            0 => Ok(None),
-            1 => Ok(Some(self.array()?)),
-            _ => Err(malformed("neither present nor absent")),
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(malformed("neither yes nor no")),
         }
+    }
+
+    fn option(&mut self) -> Result<Option<Hash>> {
+        self.bool()?.then(|| self.array()).transpose()
     }
 
     fn text(&mut self) -> Result<String> {
@@ -778,6 +849,7 @@ mod tests {
             }),
             any::<u32>().prop_map(|rank| Connect { rank }),
             any::<u32>().prop_map(|rank| Ready { rank }),
+            (any::<u32>(), any::<bool>()).prop_map(|(rank, alive)| Link { rank, alive }),
             Just(Leave),
             (any::<i32>(), text()).prop_map(|(code, text)| Abort { code, text }),
         ]
@@ -808,6 +880,7 @@ mod tests {
                 rank,
                 missing: if joined { Missing::NotReady } else { Missing::NotJoined }
             }),
+            any::<u32>().prop_map(|rank| Suspect { rank }),
             (any::<u32>(), any::<i32>(), text()).prop_map(|(rank, code, text)| Aborted { rank, code, text }),
         ]
     }

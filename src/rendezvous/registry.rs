@@ -6,6 +6,13 @@
 //! all who joined have left; only an open epoch takes new members. A closed
 //! one is kept for the members that it still has, and then remembered by its
 //! identity alone, so that a late rejoin does not bring it back.
+//!
+//! The end of a member's connection makes it a **suspect**: a proxy may have cut
+//! it, or a NAT forgotten it. Those that were told to connect to it are its
+//! **witnesses**, and are asked. One of them with a live link is enough: then the
+//! member is only out of sight. It is lost as soon as all have denied, at once
+//! where there is none, and after [`SUSPICION`] where they are silent (a witness
+//! that computes does not hear the question).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -35,6 +42,11 @@ const WISH: usize = 40;
 /// How long an epoch without any connection is kept for members that may come
 /// back.
 const DETACHED_FOR: Duration = Duration::from_secs(600);
+/// How long a suspect's witnesses have to speak for it.
+const SUSPICION: Duration = Duration::from_millis(500);
+/// The most witnesses that are remembered of a member: a rank has at most some
+/// 900 links, because of its descriptors.
+const MAX_WITNESSES: usize = 1024;
 /// How many dead epochs are remembered by their identity, of ranks that proved
 /// the secret and of others: these cannot make the server forget those.
 const MAX_DEAD: usize = 4096;
@@ -82,6 +94,8 @@ pub(crate) struct Registry {
     members: HashMap<ConnectionId, (EpochId, u32)>,
     dead: Dead,
     dead_authenticated: Dead,
+    /// Since when who is suspected, oldest first; also some who are not any more.
+    suspects: VecDeque<(Instant, EpochId, u32)>,
     outputs: VecDeque<Output>,
     /// What ranks without the secret have taken.
     pub(crate) allowances: Allowances,
@@ -126,13 +140,21 @@ struct Member {
     private: Vec<SocketAddr>,
     /// The ranks that it wants a link to; mirrors [`Epoch::wanted_by`].
     wants: BTreeSet<u32>,
+    /// The ranks that may have a link to it: told to connect, and neither gone
+    /// nor known to have lost the link. Each is in the set of the other.
+    witnesses: BTreeSet<u32>,
     aborted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Presence {
     Attached(ConnectionId),
-    /// Its connection is gone, but nothing says that it is.
+    /// Its connection was closed, and its witnesses are asked.
+    Suspected(Instant),
+    /// Its connection was closed, but a witness has a live link to it.
+    Vouched(Instant),
+    /// The network says nothing of its connection any more. That is no word
+    /// about the member.
     Detached(Instant),
     Left,
     Lost,
@@ -233,6 +255,33 @@ impl Registry {
         Ok(())
     }
 
+    /// The member of `connection` says whether its link to `about` lives.
+    ///
+    /// # Errors
+    ///
+    /// A refusal if there can be no such rank.
+    pub(crate) fn link(&mut self, connection: ConnectionId, about: u32, alive: bool) -> Result<(), Refused> {
+        let Some((id, rank)) = self.members.get(&connection).copied() else { return Ok(()) };
+        let Some(epoch) = self.epochs.get_mut(&id) else { return Ok(()) };
+        epoch.check_peer(rank, about)?;
+        if !alive {
+            epoch.unpair(rank, about);
+        }
+        match epoch.members.get(&about).map(|member| member.presence) {
+            Some(Presence::Suspected(since)) if alive => {
+                epoch.set_presence(about, Presence::Vouched(since));
+                epoch.pair(rank, about);
+                let line = format!("detached: {}, rank {rank} has a link to it", epoch.describe(&id, about));
+                self.outputs.push_back(Output::Log(line));
+            }
+            Some(Presence::Suspected(_) | Presence::Vouched(_)) if epoch.is_without_witness(about) => {
+                self.depart(id, about, Reason::Lost);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// The member of `connection` leaves in order.
     pub(crate) fn leave(&mut self, connection: ConnectionId) {
         let Some((id, rank)) = self.members.remove(&connection) else { return };
@@ -259,16 +308,29 @@ impl Registry {
     pub(crate) fn closed(&mut self, connection: ConnectionId, end: End, now: Instant) {
         let Some((id, rank)) = self.members.remove(&connection) else { return };
         match end {
-            // Where ranks report their live links, a member that somebody has
-            // a live link to is detached here, not lost.
-            End::Closed => self.depart(id, rank, Reason::Lost),
+            End::Closed => self.suspect(id, rank, now),
             End::Unknown => {
                 let Some(epoch) = self.epochs.get_mut(&id) else { return };
                 epoch.forget_wishes_of(rank, &mut self.allowances);
-                if let Some(member) = epoch.members.get_mut(&rank) {
-                    member.presence = Presence::Detached(now);
-                }
+                epoch.set_presence(rank, Presence::Detached(now));
                 self.outputs.push_back(Output::Log(format!("detached: {}", epoch.describe(&id, rank))));
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.suspects.front().map(|(since, ..)| *since + SUSPICION)
+    }
+
+    /// Gives up the suspects for whom nobody has spoken in time.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        while let Some((since, id, rank)) =
+            self.suspects.pop_front_if(|(since, ..)| now.saturating_duration_since(*since) >= SUSPICION)
+        {
+            let member = self.epochs.get(&id).and_then(|epoch| epoch.members.get(&rank));
+            if member.is_some_and(|member| member.presence == Presence::Suspected(since)) {
+                self.depart(id, rank, Reason::Lost);
             }
         }
     }
@@ -276,8 +338,10 @@ impl Registry {
     /// Forgets the epochs whose members are all detached since long.
     pub(crate) fn expire(&mut self, now: Instant) {
         let expired = |member: &Member| match member.presence {
-            Presence::Attached(_) => false,
-            Presence::Detached(since) => now.saturating_duration_since(since) >= DETACHED_FOR,
+            Presence::Attached(_) | Presence::Suspected(_) => false,
+            Presence::Detached(since) | Presence::Vouched(since) => {
+                now.saturating_duration_since(since) >= DETACHED_FOR
+            }
             Presence::Left | Presence::Lost => true,
         };
         let ids: Vec<EpochId> = (self.epochs.iter())
@@ -372,7 +436,10 @@ impl Registry {
                 Err(Refused::new(Refusal::RankTaken, text))
             }
             Some(member) => match member.presence {
-                Presence::Attached(_) | Presence::Detached(_) => Ok(previous),
+                Presence::Attached(_)
+                | Presence::Suspected(_)
+                | Presence::Vouched(_)
+                | Presence::Detached(_) => Ok(previous),
                 Presence::Left => gone("the rank has left this run of the job"),
                 Presence::Lost => gone("the rank was declared lost when its connection ended"),
             },
@@ -393,6 +460,7 @@ impl Registry {
         let (rank, host_id) = (join.rank, join.host_id);
         // It repeats the wishes that it still has.
         epoch.forget_wishes_of(rank, &mut self.allowances);
+        let mut before = epoch.members.remove(&rank);
         let member = Member {
             presence: Presence::Attached(connection),
             source,
@@ -401,9 +469,13 @@ impl Registry {
             public,
             private: join.private,
             wants: BTreeSet::new(),
+            witnesses: before
+                .as_mut()
+                .map(|member| std::mem::take(&mut member.witnesses))
+                .unwrap_or_default(),
             aborted: false,
         };
-        let before = epoch.members.insert(rank, member);
+        epoch.members.insert(rank, member);
         let back = before.is_some();
         if let Some(source) = before.as_ref().and_then(|member| member.source) {
             self.allowances.give_back(source, ENTRY);
@@ -420,6 +492,15 @@ impl Registry {
                 self.outputs.push_back(Output::Send(peer, message));
             }
         }
+        for (_, _, suspect) in self.suspects.iter().filter(|(_, of, suspect)| *of == id && *suspect != rank) {
+            if epoch.adopted {
+                epoch.pair(rank, *suspect);
+            }
+            let suspected = epoch.members.get(suspect).filter(|member| member.presence.is_suspected());
+            if suspected.is_some_and(|member| member.witnesses.contains(&rank)) {
+                self.outputs.push_back(Output::Send(connection, ServerMessage::Suspect { rank: *suspect }));
+            }
+        }
         let verb = if back { "rejoined" } else { "joined" };
         self.outputs.push_back(Output::Log(format!("{verb}: {} from {public}", epoch.describe(&id, rank))));
         Joined { rank, public, membership, ranks_on_host: epoch.ranks_on_host(host_id) }
@@ -430,6 +511,7 @@ impl Registry {
         let Some(epoch) = self.epochs.get_mut(&id) else { return };
         epoch.forget_wish(from, to, &mut self.allowances);
         epoch.forget_wish(to, from, &mut self.allowances);
+        epoch.pair(from, to);
         for (rank, peer) in [(from, to), (to, from)] {
             let (Some(here), Some(there)) = (epoch.members.get(&rank), epoch.members.get(&peer)) else {
                 return;
@@ -446,7 +528,30 @@ impl Registry {
         self.outputs.push_back(Output::Log(format!("go: {} and rank {to}", epoch.describe(&id, from))));
     }
 
-    /// `rank` will not come back.
+    /// The connection of `rank` has been closed: asks its witnesses. After a
+    /// restart the server does not know who they are, and asks everybody.
+    fn suspect(&mut self, id: EpochId, rank: u32, now: Instant) {
+        let Some(epoch) = self.epochs.get_mut(&id) else { return };
+        epoch.forget_wishes_of(rank, &mut self.allowances);
+        if epoch.adopted {
+            let others: Vec<u32> =
+                epoch.attached().map(|(peer, _)| peer).filter(|peer| *peer != rank).collect();
+            others.into_iter().for_each(|peer| epoch.pair(peer, rank));
+        }
+        epoch.set_presence(rank, Presence::Suspected(now));
+        if epoch.is_without_witness(rank) {
+            return self.depart(id, rank, Reason::Lost);
+        }
+        for witness in epoch.members.get(&rank).iter().flat_map(|member| &member.witnesses) {
+            if let Some(connection) = epoch.connection_of(*witness) {
+                self.outputs.push_back(Output::Send(connection, ServerMessage::Suspect { rank }));
+            }
+        }
+        self.suspects.push_back((now, id, rank));
+    }
+
+    /// `rank` will not come back. Those of whom it was the last witness are lost
+    /// with it.
     fn depart(&mut self, id: EpochId, rank: u32, reason: Reason) {
         let Some(epoch) = self.epochs.get_mut(&id) else { return };
         let Some(member) = epoch.members.get_mut(&rank) else { return };
@@ -467,12 +572,16 @@ impl Registry {
         }
         let verb = if reason == Reason::Left { "left" } else { "lost" };
         self.outputs.push_back(Output::Log(format!("{verb}: {}", epoch.describe(&id, rank))));
+        let suspects = epoch.unpair_all(rank);
         let empty = epoch.members.values().all(|member| member.presence.gone().is_some());
         if empty || reason == Reason::Lost {
             self.close_epoch(id);
         }
         if empty {
             self.remove_epoch(id);
+        }
+        for suspect in suspects {
+            self.depart(id, suspect, Reason::Lost);
         }
     }
 
@@ -585,6 +694,57 @@ impl Epoch {
         }
     }
 
+    fn set_presence(&mut self, rank: u32, presence: Presence) {
+        if let Some(member) = self.members.get_mut(&rank) {
+            member.presence = presence;
+        }
+    }
+
+    /// From now on each of the two is a witness of the other.
+    fn pair(&mut self, a: u32, b: u32) {
+        let has_room = |rank| {
+            self.members.get(&rank).is_some_and(|member: &Member| member.witnesses.len() < MAX_WITNESSES)
+        };
+        if !has_room(a) || !has_room(b) {
+            return;
+        }
+        for (rank, witness) in [(a, b), (b, a)] {
+            if let Some(member) = self.members.get_mut(&rank) {
+                member.witnesses.insert(witness);
+            }
+        }
+    }
+
+    fn unpair(&mut self, a: u32, b: u32) {
+        for (rank, witness) in [(a, b), (b, a)] {
+            if let Some(member) = self.members.get_mut(&rank) {
+                member.witnesses.remove(&witness);
+            }
+        }
+    }
+
+    /// `rank` is nobody's witness any more; returns the suspects that have none
+    /// left.
+    fn unpair_all(&mut self, rank: u32) -> Vec<u32> {
+        let witnesses = self.members.get_mut(&rank).map(|member| std::mem::take(&mut member.witnesses));
+        let mut doomed = Vec::new();
+        for peer in witnesses.into_iter().flatten() {
+            self.unpair(rank, peer);
+            let is_suspected = self.members.get(&peer).is_some_and(|member| member.presence.is_suspected());
+            if is_suspected && self.is_without_witness(peer) {
+                doomed.push(peer);
+            }
+        }
+        doomed
+    }
+
+    /// Whether nobody is left who could have a live link to `rank`. Where members
+    /// may not have come back since a restart, that is not known.
+    fn is_without_witness(&self, rank: u32) -> bool {
+        let knows_all = !self.adopted || self.members.len() == self.size as usize;
+        knows_all && self.members.get(&rank).is_some_and(|member| member.witnesses.is_empty())
+    }
+
     fn attached(&self) -> impl Iterator<Item = (u32, ConnectionId)> {
         self.members.iter().filter_map(|(rank, member)| match member.presence {
             Presence::Attached(connection) => Some((*rank, connection)),
@@ -614,8 +774,12 @@ impl Presence {
         match self {
             Self::Left => Some(Reason::Left),
             Self::Lost => Some(Reason::Lost),
-            Self::Attached(_) | Self::Detached(_) => None,
+            Self::Attached(_) | Self::Suspected(_) | Self::Vouched(_) | Self::Detached(_) => None,
         }
+    }
+
+    fn is_suspected(self) -> bool {
+        matches!(self, Self::Suspected(_))
     }
 }
 
@@ -697,6 +861,25 @@ mod tests {
 
         fn close(&mut self, connection: ConnectionId) {
             self.registry.closed(connection, End::Closed, Instant::now());
+        }
+
+        /// A job of `size` whose ranks are connected each with each; rank r is
+        /// behind connection 10 + r.
+        fn meshed(size: u32) -> Self {
+            let mut bench = Self::default();
+            for rank in 0..size {
+                bench.join(10 + u64::from(rank), rank, size);
+                for peer in 0..rank {
+                    bench.connect(10 + u64::from(peer), rank);
+                    bench.connect(10 + u64::from(rank), peer);
+                }
+            }
+            bench.sent();
+            bench
+        }
+
+        fn link(&mut self, connection: ConnectionId, about: u32, alive: bool) {
+            self.registry.link(connection, about, alive).unwrap();
         }
 
         fn connect(&mut self, connection: ConnectionId, to: u32) {
@@ -802,6 +985,121 @@ mod tests {
         assert_ne!(bench.join(12, 2, 3).membership.epoch, first, "nobody enters it any more");
         bench.connect(10, 2);
         assert_eq!(bench.sent(), [(10, not_yet(2, Missing::NotJoined))], "the newcomer is of another run");
+    }
+
+    #[test]
+    fn a_suspect_is_lost_as_soon_as_all_its_witnesses_have_denied() {
+        let mut bench = Bench::meshed(3);
+        bench.close(11);
+        let asked = ServerMessage::Suspect { rank: 1 };
+        assert_eq!(bench.sent(), [(10, asked.clone()), (12, asked)]);
+        bench.link(10, 1, false);
+        assert_eq!(bench.sent(), []);
+        bench.link(12, 1, false);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost)), (12, unreachable(1, Reason::Lost))]);
+    }
+
+    #[test]
+    fn who_has_seen_its_link_break_need_not_be_asked() {
+        let mut bench = Bench::meshed(3);
+        bench.link(10, 1, false);
+        bench.link(12, 1, false);
+        assert_eq!(bench.sent(), [], "its connection stands: the network may be cut elsewhere");
+        bench.close(11);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost)), (12, unreachable(1, Reason::Lost))]);
+    }
+
+    #[test]
+    fn one_live_link_is_enough_until_it_breaks() {
+        let mut bench = Bench::meshed(3);
+        let now = Instant::now();
+        bench.registry.closed(11, End::Closed, now);
+        bench.link(10, 1, false);
+        bench.link(12, 1, true);
+        bench.sent();
+        bench.registry.tick(now + 2 * SUSPICION);
+        assert_eq!(bench.sent(), []);
+        bench.connect(10, 1);
+        assert_eq!(bench.sent(), [(10, not_yet(1, Missing::NotReady))], "it is out of sight, no more");
+        bench.link(12, 1, false);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost)), (12, unreachable(1, Reason::Lost))]);
+    }
+
+    #[test]
+    fn a_suspect_for_whom_nobody_speaks_is_lost_in_the_end() {
+        let mut bench = Bench::meshed(2);
+        let now = Instant::now();
+        assert_eq!(bench.registry.next_timer(), None);
+        bench.registry.closed(11, End::Closed, now);
+        bench.sent();
+        let timer = bench.registry.next_timer().unwrap();
+        assert_eq!(timer, now + SUSPICION);
+        bench.registry.tick(timer - Duration::from_millis(1));
+        assert_eq!(bench.sent(), []);
+        bench.registry.tick(timer);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost))]);
+        assert_eq!(bench.registry.next_timer(), None);
+    }
+
+    #[test]
+    fn silence_of_the_network_stays_unknown_whatever_links_say() {
+        let mut bench = Bench::meshed(2);
+        let now = Instant::now();
+        bench.registry.closed(11, End::Unknown, now);
+        bench.link(10, 1, false);
+        bench.registry.tick(now + 10 * SUSPICION);
+        assert_eq!(bench.sent(), []);
+    }
+
+    #[test]
+    fn those_that_died_together_do_not_wait_for_each_other_for_ever() {
+        let mut bench = Bench::meshed(3);
+        let now = Instant::now();
+        bench.registry.closed(11, End::Closed, now);
+        bench.registry.closed(12, End::Closed, now);
+        bench.link(10, 1, false);
+        bench.link(10, 2, false);
+        bench.sent();
+        bench.registry.tick(now + SUSPICION);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost)), (10, unreachable(2, Reason::Lost))]);
+    }
+
+    #[test]
+    fn ranks_that_lose_the_server_all_at_once_and_come_back_are_not_lost() {
+        let mut bench = Bench::default();
+        let memberships: Vec<_> =
+            (0..3).map(|rank| bench.join(10 + u64::from(rank), rank, 3).membership).collect();
+        for (from, to) in [(0, 1), (0, 2), (1, 2)] {
+            bench.connect(10 + u64::from(from), to);
+            bench.connect(10 + u64::from(to), from);
+        }
+        let now = Instant::now();
+        (10..13).for_each(|connection| bench.registry.closed(connection, End::Closed, now));
+        bench.sent();
+        bench.rejoin(20, join_of(0, 3), memberships[0]).unwrap();
+        let asked = |rank| (20, ServerMessage::Suspect { rank });
+        assert_eq!(bench.sent(), [asked(1), asked(2)], "who comes back is asked");
+        bench.link(20, 1, true);
+        bench.rejoin(22, join_of(2, 3), memberships[2]).unwrap();
+        bench.registry.tick(now + SUSPICION);
+        assert_eq!(bench.sent(), []);
+        bench.rejoin(21, join_of(1, 3), memberships[1]).unwrap();
+    }
+
+    #[test]
+    fn after_a_restart_everybody_is_asked() {
+        let mut bench = Bench::default();
+        for rank in 0..2 {
+            let membership = Membership { epoch: [50; 16], token: [rank as u8; 16] };
+            bench.rejoin(10 + u64::from(rank), join_of(rank, 3), membership).unwrap();
+        }
+        let now = Instant::now();
+        bench.registry.closed(11, End::Closed, now);
+        assert_eq!(bench.sent(), [(10, ServerMessage::Suspect { rank: 1 })]);
+        bench.link(10, 1, false);
+        assert_eq!(bench.sent(), [], "rank 2 has not come back, and may have a link");
+        bench.registry.tick(now + SUSPICION);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Lost))]);
     }
 
     #[test]

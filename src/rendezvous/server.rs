@@ -205,6 +205,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         let mut sweep = tokio::time::interval(SWEEP);
         tokio::pin!(shutdown);
+        let alarm = lock(&shared).alarm.clone();
         let mut burst = 0;
         loop {
             burst += 1;
@@ -212,9 +213,15 @@ impl Server {
                 burst = 0;
                 tokio::task::yield_now().await;
             }
+            let timer = lock(&shared).registry.next_timer();
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(()),
+                () = alarm.notified() => continue,
+                () = sleep_until(timer), if timer.is_some() => {
+                    lock(&shared).tick(Instant::now());
+                    continue;
+                }
                 _ = sweep.tick() => {
                     lock(&shared).registry.expire(Instant::now());
                     continue;
@@ -325,9 +332,17 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().expect("no task panicked")
 }
 
+async fn sleep_until(timer: Option<Instant>) {
+    if let Some(timer) = timer {
+        tokio::time::sleep_until(timer.into()).await;
+    }
+}
+
 /// What the tasks share.
 struct Shared {
     registry: Registry,
+    /// Says that the registry's timer may have changed.
+    alarm: Arc<Notify>,
     admission: Admission,
     /// The clients of protocol 1; `None` where they are not served.
     waiting: Option<Waiting>,
@@ -417,6 +432,7 @@ impl Shared {
         limits.strangers = limits.strangers.min(limits.members - reserved);
         Self {
             registry: Registry::default(),
+            alarm: Arc::new(Notify::new()),
             admission: Admission { secret, required: require_secret },
             waiting: (tcpunch && !require_secret).then(Waiting::default),
             logger,
@@ -650,7 +666,18 @@ impl Shared {
         self.logger.log(level, format_args!("refused: {}: {}", link.peer, refused.text));
         session.refuse(refused, &mut link.outgoing);
         self.close(id);
-        self.registry.closed(id, End::Closed, Instant::now());
+        self.end_member(id, End::Closed);
+    }
+
+    /// The connection of a member, if it is one, has ended.
+    fn end_member(&mut self, id: ConnectionId, end: End) {
+        self.registry.closed(id, end, Instant::now());
+        self.alarm.notify_one();
+        self.distribute();
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.registry.tick(now);
         self.distribute();
     }
 
@@ -731,8 +758,7 @@ impl Shared {
                 }
             }
         }
-        self.registry.closed(id, end, Instant::now());
-        self.distribute();
+        self.end_member(id, end);
     }
 }
 
@@ -1346,9 +1372,11 @@ mod tests {
         assert!(shared.links[&deaf].state == LinkState::Dropped);
         assert!(shared.links[&deaf].outgoing.len() <= 512 + MAX_FRAME);
         shared.forget(deaf, End::Closed);
+        assert_eq!(exchange(&mut shared, *id, client).last(), Some(&Event::Suspect { rank: 0 }));
+        client.report_link(0, false);
         assert_eq!(
-            exchange(&mut shared, *id, client).last(),
-            Some(&Event::Unreachable { rank: 0, reason: Reason::Lost })
+            exchange(&mut shared, *id, client),
+            [Event::Unreachable { rank: 0, reason: Reason::Lost }]
         );
     }
 

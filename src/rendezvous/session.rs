@@ -144,6 +144,9 @@ impl Session {
                 registry.connect(self.connection, rank)
             }
             (Phase::Member { .. }, ClientMessage::Ready { rank }) => registry.ready(self.connection, rank),
+            (Phase::Member { .. }, ClientMessage::Link { rank, alive }) => {
+                registry.link(self.connection, rank, alive)
+            }
             (Phase::Member { .. }, ClientMessage::Abort { code, text }) => {
                 registry.abort(self.connection, code, &text);
                 Ok(())

@@ -63,6 +63,10 @@ pub(super) enum Outcome {
     },
     /// How many ranks of the job run on this host.
     RanksHere(u32),
+    /// The server asks whether the link to the rank lives.
+    Suspected {
+        peer: u32,
+    },
     /// Another rank aborted the job.
     Aborted {
         rank: u32,
@@ -261,6 +265,25 @@ impl Connector {
             client.abort(code, "");
             self.write_to_server(poller);
         }
+    }
+
+    /// Tells the server whether the link to `peer` lives.
+    pub(super) fn report_link(&mut self, poller: &Poller, peer: u32, alive: bool) {
+        if let Some(client) = &mut self.client {
+            client.report_link(peer, alive);
+            self.write_to_server(poller);
+        }
+    }
+
+    /// Whether the server has asked for the link to `peer` and waits for the
+    /// answer.
+    pub(super) fn is_asked_about(&self, peer: u32) -> bool {
+        self.client.as_ref().is_some_and(|client| client.is_asked_about(peer))
+    }
+
+    /// Whether a link to `peer` is being made.
+    pub(super) fn is_wanted(&self, peer: u32) -> bool {
+        self.wanted.contains(&peer)
     }
 
     /// Leaves the job: tells the server, as far as it can be told at once.

@@ -16,6 +16,7 @@ use crate::endpoint::host::host_id;
 use crate::endpoint::poller::{Interest, Poller, Token};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::handshake::Identity;
+use crate::link::tcp::keep_alive;
 use crate::log::LogLevel;
 use crate::rendezvous::client::{Client, Event, JoinRequest};
 use crate::rendezvous::protocol::MAGIC;
@@ -153,6 +154,7 @@ impl Connector {
         let io = |what: &str, error| Error::io(what, &error).with_channel("Direct");
         let local = socket.local_addr().map_err(|error| io("getsockname", error))?;
         let local = local.as_socket().expect("a TCP socket has an IP address");
+        let _ = keep_alive(socket);
         if let Some(port) = self.port.take() {
             self.punching.close_port(poller, port);
         }
@@ -268,6 +270,7 @@ impl Connector {
                     self.outcomes.push_back(Outcome::Gone { peer: rank, reason });
                 }
                 Event::NotYet { .. } => {}
+                Event::Suspect { rank } => self.outcomes.push_back(Outcome::Suspected { peer: rank }),
                 Event::Aborted { rank, code, .. } => self.outcomes.push_back(Outcome::Aborted { rank, code }),
             }
         }

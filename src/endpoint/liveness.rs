@@ -1,0 +1,81 @@
+//! Whether the peers live: what the kernel knows of a link on which nothing
+//! comes back, and what the rendezvous server asks and is told.
+//!
+//! Most deaths need nothing of this: the kernel of a dead process ends its
+//! connections, and keepalive finds a dead host on an idle link within 4 s. While
+//! data is unacknowledged there is no keepalive, so the kernel is asked now and
+//! then. A peer that computes and does not read acknowledges all that its window
+//! has room for, and answers the probes of a window that has none: it is never
+//! taken for dead.
+
+use std::time::{Duration, Instant};
+
+use super::{Core, Transport, lost};
+
+/// How often a call that waits looks at its links.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// When the links are to be looked at next.
+pub(super) struct Watch {
+    due: Instant,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self { due: Instant::now() + LOOK_INTERVAL }
+    }
+}
+
+impl Core {
+    /// Gives up the links whose other side has fallen silent, where it is time
+    /// to look.
+    pub(super) fn watch_links(&mut self, now: Instant) -> bool {
+        if now < self.watch.due {
+            return false;
+        }
+        self.watch.due = now + LOOK_INTERVAL;
+        let mut moved = false;
+        for index in (0..self.linked.len()).rev() {
+            let peer = self.linked[index];
+            let silence = self.links[peer as usize].as_ref().and_then(|linked| linked.link.silence());
+            if let Some(silence) = silence {
+                let text = format!("its host has acknowledged nothing for {} ms", silence.as_millis());
+                self.unlink(peer, lost(&text));
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// How long a call may sleep until the links are to be looked at.
+    pub(super) fn until_watch(&self, now: Instant) -> Option<Duration> {
+        let has_connections = !self.linked.is_empty() && matches!(self.transport, Transport::Direct(_));
+        has_connections.then(|| self.watch.due.saturating_duration_since(now))
+    }
+
+    /// The server has lost sight of `peer`, and asks whether our link to it
+    /// lives.
+    pub(super) fn answer_suspicion(&mut self, peer: u32) {
+        // Its end may have come, and lie there unread.
+        self.read(peer);
+        let is_alive = self.links[peer as usize].is_some();
+        // A link that is being made may stand in time: then that is the answer.
+        let is_unknown = matches!(&self.transport, Transport::Direct(connector) if connector.is_wanted(peer));
+        if is_alive || !is_unknown {
+            self.report_link(peer, is_alive);
+        }
+    }
+
+    /// Answers what the server asked while the link to `peer` was being made.
+    pub(super) fn answer_by_new_link(&mut self, peer: u32) {
+        if matches!(&self.transport, Transport::Direct(connector) if connector.is_asked_about(peer)) {
+            self.report_link(peer, true);
+        }
+    }
+
+    pub(super) fn report_link(&mut self, peer: u32, alive: bool) {
+        if let Transport::Direct(connector) = &mut self.transport {
+            connector.report_link(&self.poller, peer, alive);
+        }
+    }
+}
