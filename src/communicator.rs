@@ -719,7 +719,7 @@ impl Communicator {
         let failure =
             error.map(|error| (error.clone().with_operation(operation), self.notice(error, operation, 0)));
         let failed = failure.is_some();
-        entered.core().borrow_mut().engine.end_collective(FIRST_CONTEXT, failure);
+        entered.core().borrow_mut().end_collective(FIRST_CONTEXT, failure);
         if failed {
             entered.flush();
         }
@@ -742,7 +742,7 @@ impl Communicator {
 
     fn poison_context(&self, entered: &Entered<'_>, error: &Error) {
         let notice = self.notice(error, Operation::Barrier, 0);
-        entered.core().borrow_mut().engine.poison(FIRST_CONTEXT, error.clone(), &notice);
+        entered.core().borrow_mut().poison(FIRST_CONTEXT, error.clone(), &notice);
         entered.flush();
     }
 
@@ -750,10 +750,7 @@ impl Communicator {
         let error = Error::new(ErrorKind::Aborted, format!("this rank aborted the job with code {code}"))
             .with_cause(ErrorKind::Aborted, Some(self.rank));
         let notice = self.notice(&error, Operation::Barrier, code);
-        let mut core = entered.core().borrow_mut();
-        core.engine.poison(FIRST_CONTEXT, error.clone(), &notice);
-        core.tell_server_of_abort(code);
-        drop(core);
+        entered.core().borrow_mut().poison(FIRST_CONTEXT, error.clone(), &notice);
         entered.flush();
         error
     }

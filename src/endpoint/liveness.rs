@@ -11,6 +11,8 @@
 use std::time::{Duration, Instant};
 
 use super::{Core, Transport, lost};
+use crate::engine::frame::AbortNotice;
+use crate::error::Error;
 
 /// How often a call that waits looks at its links.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -70,6 +72,30 @@ impl Core {
     pub(super) fn answer_by_new_link(&mut self, peer: u32) {
         if matches!(&self.transport, Transport::Direct(connector) if connector.is_asked_about(peer)) {
             self.report_link(peer, true);
+        }
+    }
+
+    /// Fails the collectives of a context, see [`Engine::poison`], and tells all.
+    ///
+    /// [`Engine::poison`]: crate::engine::Engine::poison
+    pub(crate) fn poison(&mut self, context: u64, error: Error, notice: &AbortNotice) {
+        let told = self.engine.poison(context, error, notice);
+        self.tell_unlinked(told);
+    }
+
+    /// Ends a collective, see [`Engine::end_collective`], and tells all where it
+    /// failed.
+    ///
+    /// [`Engine::end_collective`]: crate::engine::Engine::end_collective
+    pub(crate) fn end_collective(&mut self, context: u64, failure: Option<(Error, AbortNotice)>) {
+        let told = self.engine.end_collective(context, failure);
+        self.tell_unlinked(told);
+    }
+
+    /// Has the rendezvous server tell the ranks that have no link to this one.
+    fn tell_unlinked(&mut self, told: Option<AbortNotice>) {
+        if let (Some(notice), Transport::Direct(connector)) = (told, &mut self.transport) {
+            connector.abort(&self.poller, notice);
         }
     }
 

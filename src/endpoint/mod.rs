@@ -700,7 +700,7 @@ impl Core {
                     self.engine.link_closed(peer, lost("the rendezvous server has lost it"));
                 }
                 Outcome::Suspected { peer } => self.answer_suspicion(peer),
-                Outcome::Aborted { rank, code } => self.engine.abort_by(rank, code),
+                Outcome::Aborted { rank, notice } => self.engine.hear_from(rank, &notice),
             }
         }
     }
@@ -729,16 +729,6 @@ impl Core {
             ),
         };
         Error::new(kind, text).with_peer(peer)
-    }
-}
-
-/// Beyond the links.
-impl Core {
-    /// Has the rendezvous server tell the ranks that have no link to this one.
-    pub(crate) fn tell_server_of_abort(&mut self, code: i32) {
-        if let Transport::Direct(connector) = &mut self.transport {
-            connector.abort(&self.poller, code);
-        }
     }
 }
 

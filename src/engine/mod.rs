@@ -398,8 +398,12 @@ impl Engine {
     /// Ends the collective that `begin_collective` started. When it failed
     /// after a frame of it had left or come, the context is poisoned and its
     /// members are told; when nothing had moved, it is as if it had not been
-    /// called.
-    pub(crate) fn end_collective(&mut self, context: u64, failure: Option<(Error, AbortNotice)>) {
+    /// called. Returns what [`poison`](Self::poison) returns.
+    pub(crate) fn end_collective(
+        &mut self,
+        context: u64,
+        failure: Option<(Error, AbortNotice)>,
+    ) -> Option<AbortNotice> {
         let entry = self.context_mut(context);
         match failure {
             None => {
@@ -407,31 +411,34 @@ impl Engine {
                 if entry.early > 0 {
                     self.check_early_steps(context);
                 }
+                None
             }
             Some((error, notice)) if entry.moved || entry.failure().is_some() => {
                 entry.finish();
-                self.poison(context, error, &notice);
+                self.poison(context, error, &notice)
             }
-            Some(_) => {}
+            Some(_) => None,
         }
     }
 
     /// Fails the context's collectives with `error`, and tells the members what
     /// `notice` says, now or when their link opens. A failure that was heard from
-    /// another rank is handed on as it was heard.
-    pub(crate) fn poison(&mut self, context: u64, error: Error, notice: &AbortNotice) {
+    /// another rank is handed on as it was heard. Returns what is told, the first
+    /// time: those without a link must hear it too.
+    pub(crate) fn poison(&mut self, context: u64, error: Error, notice: &AbortNotice) -> Option<AbortNotice> {
         self.fail_context(context, error);
         let entry = self.context_mut(context);
         let notice = entry.heard.unwrap_or(*notice);
         entry.mark_reported();
         if entry.told.replace(notice).is_some() {
-            return;
+            return None;
         }
         let members = std::mem::take(&mut entry.members);
         for &rank in &members {
             self.push_control(rank, notice.header());
         }
         self.context_mut(context).members = members;
+        Some(notice)
     }
 
     /// Why the context's collectives fail, if they do.
@@ -458,32 +465,17 @@ impl Engine {
         self.context_mut(context).take_mismatch()
     }
 
-    /// Another rank aborted the job, as the rendezvous server tells.
-    pub(crate) fn abort_by(&mut self, rank: u32, code: i32) {
-        let contexts: Vec<u64> = self.contexts.keys().copied().collect();
-        for context in contexts {
-            let notice = AbortNotice {
-                context,
-                cause: ErrorKind::Aborted,
-                cause_rank: rank,
-                about: None,
-                code,
-                operation: 0,
-            };
-            self.hear(&notice);
-        }
-    }
-
     fn receive_abort(&mut self, source: u32, header: &Header) {
-        let notice = AbortNotice::parse(header);
-        if self.contexts.get(&notice.context).is_some_and(|context| context.members.contains(&source)) {
-            self.hear(&notice);
-        }
+        self.hear_from(source, &AbortNotice::parse(header));
     }
 
-    fn hear(&mut self, notice: &AbortNotice) {
-        self.context_mut(notice.context).heard.get_or_insert(*notice);
-        self.fail_context(notice.context, notice.error());
+    /// A context's collectives failed on `source`, which says so over its link or
+    /// through the rendezvous server.
+    pub(crate) fn hear_from(&mut self, source: u32, notice: &AbortNotice) {
+        if self.contexts.get(&notice.context).is_some_and(|context| context.members.contains(&source)) {
+            self.context_mut(notice.context).heard.get_or_insert(*notice);
+            self.fail_context(notice.context, notice.error());
+        }
     }
 }
 

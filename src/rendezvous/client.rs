@@ -13,6 +13,7 @@ use super::protocol::{
     self, ClientMessage, Decoder, Epoch, Hash, Join, MAX_PRIVATE, Membership, Nonce, RANK_ANY, ServerMessage,
 };
 pub(crate) use super::protocol::{Missing, Reason};
+use crate::engine::frame::AbortNotice;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The least length of a secret: 128 bits, even if each byte of its text
@@ -51,8 +52,8 @@ pub(crate) enum Event {
     /// The server has lost the connection of `rank`; answer by
     /// [`Client::report_link`].
     Suspect { rank: u32 },
-    /// `rank` aborted the job.
-    Aborted { rank: u32, code: i32, text: String },
+    /// The collectives failed on `rank`, which may hand on what it heard.
+    Aborted { rank: u32, notice: AbortNotice },
 }
 
 /// The client of one rank of one job.
@@ -74,6 +75,9 @@ pub(crate) struct Client {
     suspects: BTreeSet<u32>,
     /// The ranks whose link has broken; the server may have been away then.
     broken: BTreeSet<u32>,
+    /// What the others were told, one for each context at most: again after a
+    /// reconnect, since a restarted server does not know.
+    aborts: Vec<AbortNotice>,
 }
 
 enum Phase {
@@ -131,6 +135,7 @@ impl Client {
             offers: BTreeSet::new(),
             suspects: BTreeSet::new(),
             broken: BTreeSet::new(),
+            aborts: Vec::new(),
         };
         client.reconnect()?;
         Ok(client)
@@ -208,11 +213,13 @@ impl Client {
         self.phase = Phase::Left;
     }
 
-    /// Tells all other members that the job is aborted.
-    pub(crate) fn abort(&mut self, code: i32, text: &str) {
+    /// Tells all other members that the collectives have failed; when the server
+    /// is away, as soon as it is back.
+    pub(crate) fn abort(&mut self, notice: AbortNotice) {
         if matches!(self.phase, Phase::Joining { .. } | Phase::Member) {
-            ClientMessage::Abort { code, text: text.to_owned() }.encode(&mut self.outgoing);
+            ClientMessage::Abort { notice }.encode(&mut self.outgoing);
         }
+        self.aborts.push(notice);
     }
 
     /// What is to be sent.
@@ -349,6 +356,9 @@ impl Client {
         for &rank in &self.broken {
             ClientMessage::Link { rank, alive: false }.encode(&mut self.outgoing);
         }
+        for &notice in &self.aborts {
+            ClientMessage::Abort { notice }.encode(&mut self.outgoing);
+        }
         self.events.push_back(Event::Joined {
             epoch: joined.membership.epoch,
             public: joined.public,
@@ -394,9 +404,9 @@ impl Client {
                 self.suspects.insert(rank);
                 Event::Suspect { rank }
             }
-            ServerMessage::Aborted { rank, code, text } => {
+            ServerMessage::Aborted { rank, notice } => {
                 self.check_peer(rank)?;
-                Event::Aborted { rank, code, text: printable(&text) }
+                Event::Aborted { rank, notice }
             }
             ServerMessage::Challenge { .. }
             | ServerMessage::Joined { .. }

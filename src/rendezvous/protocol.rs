@@ -17,6 +17,8 @@
 //!                                    <-    Offer{rank}, Go{rank, addresses}, NotYet, Unreachable
 //!                                    <-    Suspect{rank}
 //! Link{rank, alive}                  ->
+//! Abort{notice}                      ->
+//!                                    <-    Aborted{rank, notice}
 //! Leave                              ->
 //! ```
 //!
@@ -36,6 +38,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+use crate::engine::frame::AbortNotice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proof::transcript;
 
@@ -99,34 +102,14 @@ pub(crate) struct Membership {
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClientMessage {
-    Hello {
-        nonce: Nonce,
-    },
-    Join {
-        join: Join,
-        mac: Option<Hash>,
-    },
-    Rejoin {
-        join: Join,
-        membership: Membership,
-        mac: Option<Hash>,
-    },
-    Connect {
-        rank: u32,
-    },
-    Ready {
-        rank: u32,
-    },
-    /// Whether the link to `rank` lives: when asked, and when it has broken.
-    Link {
-        rank: u32,
-        alive: bool,
-    },
+    Hello { nonce: Nonce },
+    Join { join: Join, mac: Option<Hash> },
+    Rejoin { join: Join, membership: Membership, mac: Option<Hash> },
+    Connect { rank: u32 },
+    Ready { rank: u32 },
+    Link { rank: u32, alive: bool },
     Leave,
-    Abort {
-        code: i32,
-        text: String,
-    },
+    Abort { notice: AbortNotice },
 }
 
 /// The server's answer to a join.
@@ -178,45 +161,15 @@ pub(crate) enum Missing {
 /// What a server sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerMessage {
-    Challenge {
-        nonce: Nonce,
-        secret_known: bool,
-        secret_required: bool,
-        version: String,
-    },
-    Joined {
-        joined: Joined,
-        mac: Option<Hash>,
-    },
-    Refused {
-        refusal: Refusal,
-        text: String,
-    },
-    Offer {
-        rank: u32,
-    },
-    Go {
-        rank: u32,
-        ranks_on_host: u32,
-        candidates: Vec<SocketAddr>,
-    },
-    Unreachable {
-        rank: u32,
-        reason: Reason,
-    },
-    NotYet {
-        rank: u32,
-        missing: Missing,
-    },
-    /// The connection of `rank` has ended: does our link to it live?
-    Suspect {
-        rank: u32,
-    },
-    Aborted {
-        rank: u32,
-        code: i32,
-        text: String,
-    },
+    Challenge { nonce: Nonce, secret_known: bool, secret_required: bool, version: String },
+    Joined { joined: Joined, mac: Option<Hash> },
+    Refused { refusal: Refusal, text: String },
+    Offer { rank: u32 },
+    Go { rank: u32, ranks_on_host: u32, candidates: Vec<SocketAddr> },
+    Unreachable { rank: u32, reason: Reason },
+    NotYet { rank: u32, missing: Missing },
+    Suspect { rank: u32 },
+    Aborted { rank: u32, notice: AbortNotice },
 }
 
 mod kind {
@@ -360,10 +313,7 @@ impl ClientMessage {
                 out.push(u8::from(*alive));
             }),
             Self::Leave => frame(out, kind::LEAVE, |_| {}),
-            Self::Abort { code, text } => frame(out, kind::ABORT, |out| {
-                out.extend_from_slice(&code.to_le_bytes());
-                put_text(out, text);
-            }),
+            Self::Abort { notice } => frame(out, kind::ABORT, |out| put_notice(out, notice)),
         }
     }
 
@@ -380,7 +330,7 @@ impl ClientMessage {
             kind::READY => Self::Ready { rank: body.u32()? },
             kind::LINK => Self::Link { rank: body.u32()?, alive: body.bool()? },
             kind::LEAVE => Self::Leave,
-            kind::ABORT => Self::Abort { code: body.i32()?, text: body.text()? },
+            kind::ABORT => Self::Abort { notice: body.notice()? },
             _ => return Ok(None),
         };
         body.end()?;
@@ -428,10 +378,9 @@ impl ServerMessage {
                 });
             }),
             Self::Suspect { rank } => frame(out, kind::SUSPECT, |out| put_u32(out, *rank)),
-            Self::Aborted { rank, code, text } => frame(out, kind::ABORTED, |out| {
+            Self::Aborted { rank, notice } => frame(out, kind::ABORTED, |out| {
                 put_u32(out, *rank);
-                out.extend_from_slice(&code.to_le_bytes());
-                put_text(out, text);
+                put_notice(out, notice);
             }),
         }
     }
@@ -476,7 +425,7 @@ impl ServerMessage {
                 Self::NotYet { rank, missing }
             }
             kind::SUSPECT => Self::Suspect { rank: body.u32()? },
-            kind::ABORTED => Self::Aborted { rank: body.u32()?, code: body.i32()?, text: body.text()? },
+            kind::ABORTED => Self::Aborted { rank: body.u32()?, notice: body.notice()? },
             _ => return Ok(None),
         };
         body.end()?;
@@ -694,6 +643,18 @@ fn put_joined(out: &mut Vec<u8>, joined: &Joined) {
     put_u32(out, joined.ranks_on_host);
 }
 
+fn put_notice(out: &mut Vec<u8>, notice: &AbortNotice) {
+    out.extend_from_slice(&notice.context.to_le_bytes());
+    out.extend_from_slice(&notice.cause.status().to_le_bytes());
+    put_u32(out, notice.cause_rank);
+    out.push(u8::from(notice.about.is_some()));
+    if let Some(about) = notice.about {
+        put_u32(out, about);
+    }
+    out.extend_from_slice(&notice.code.to_le_bytes());
+    out.push(notice.operation);
+}
+
 /// Takes values from the front of a body.
 struct Reader<'a>(&'a [u8]);
 
@@ -784,6 +745,18 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn notice(&mut self) -> Result<AbortNotice> {
+        Ok(AbortNotice {
+            context: self.u64()?,
+            // A kind that a newer version adds.
+            cause: ErrorKind::from_status(self.i32()?).unwrap_or(ErrorKind::Aborted),
+            cause_rank: self.u32()?,
+            about: self.bool()?.then(|| self.u32()).transpose()?,
+            code: self.i32()?,
+            operation: self.u8()?,
+        })
+    }
+
     fn membership(&mut self) -> Result<Membership> {
         Ok(Membership { epoch: self.array()?, token: self.array()? })
     }
@@ -803,8 +776,10 @@ mod tests {
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
+    use proptest::sample::select;
 
     use super::*;
+    use crate::error::ALL_KINDS;
 
     fn address() -> impl Strategy<Value = SocketAddr> {
         (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
@@ -837,6 +812,15 @@ mod tests {
         }
     }
 
+    prop_compose! {
+        fn notice()(
+            context: u64, cause in select(&ALL_KINDS[..]), cause_rank: u32, about in option::of(any::<u32>()),
+            code: i32, operation: u8,
+        ) -> AbortNotice {
+            AbortNotice { context, cause, cause_rank, about, code, operation }
+        }
+    }
+
     fn client_message() -> impl Strategy<Value = ClientMessage> {
         use ClientMessage::*;
         prop_oneof![
@@ -851,7 +835,7 @@ mod tests {
             any::<u32>().prop_map(|rank| Ready { rank }),
             (any::<u32>(), any::<bool>()).prop_map(|(rank, alive)| Link { rank, alive }),
             Just(Leave),
-            (any::<i32>(), text()).prop_map(|(code, text)| Abort { code, text }),
+            notice().prop_map(|notice| Abort { notice }),
         ]
     }
 
@@ -881,7 +865,7 @@ mod tests {
                 missing: if joined { Missing::NotReady } else { Missing::NotJoined }
             }),
             any::<u32>().prop_map(|rank| Suspect { rank }),
-            (any::<u32>(), any::<i32>(), text()).prop_map(|(rank, code, text)| Aborted { rank, code, text }),
+            (any::<u32>(), notice()).prop_map(|(rank, notice)| Aborted { rank, notice }),
         ]
     }
 

@@ -24,6 +24,7 @@ use super::protocol::{
     Epoch as EpochId, Hash, Join, Joined, Membership, Missing, RANK_ANY, Reason, Refusal, ServerMessage,
     Token,
 };
+use crate::engine::frame::AbortNotice;
 
 /// The largest job. What a member may make the server remember grows with the
 /// size that it claims.
@@ -39,6 +40,8 @@ const ENTRY: usize = 1024;
 /// What a pending connect takes: it stands in two B-trees, whose nodes may be
 /// half empty. Measured: a million of them made a server grow by 34 bytes each.
 const WISH: usize = 40;
+/// The most failed contexts that are remembered of an epoch.
+const MAX_ABORTS: usize = 16;
 /// How long an epoch without any connection is kept for members that may come
 /// back.
 const DETACHED_FOR: Duration = Duration::from_secs(600);
@@ -128,6 +131,9 @@ struct Epoch {
     members: BTreeMap<u32, Member>,
     /// A rank, joined or not, and a member that wants a link to it.
     wanted_by: BTreeSet<(u32, u32)>,
+    /// What its members said first of each context whose collectives failed,
+    /// and who said it.
+    aborts: Vec<(u32, AbortNotice)>,
 }
 
 struct Member {
@@ -143,7 +149,6 @@ struct Member {
     /// The ranks that may have a link to it: told to connect, and neither gone
     /// nor known to have lost the link. Each is in the set of the other.
     witnesses: BTreeSet<u32>,
-    aborted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,20 +293,31 @@ impl Registry {
         self.depart(id, rank, Reason::Left);
     }
 
-    /// The member of `connection` tells all others that the job is aborted.
-    /// Only its first word is passed on.
-    pub(crate) fn abort(&mut self, connection: ConnectionId, code: i32, text: &str) {
-        let Some((id, rank)) = self.members.get(&connection).copied() else { return };
-        let Some(epoch) = self.epochs.get_mut(&id) else { return };
-        let Some(member) = epoch.members.get_mut(&rank) else { return };
-        if std::mem::replace(&mut member.aborted, true) {
-            return;
+    /// The member of `connection` tells all others that the collectives of a
+    /// context have failed. Every rank that hears of it says so: only the first
+    /// word about a context is passed on, also to those that come later.
+    ///
+    /// # Errors
+    ///
+    /// A refusal if it names a rank that there cannot be.
+    pub(crate) fn abort(&mut self, connection: ConnectionId, notice: AbortNotice) -> Result<(), Refused> {
+        let Some((id, rank)) = self.members.get(&connection).copied() else { return Ok(()) };
+        let Some(epoch) = self.epochs.get_mut(&id) else { return Ok(()) };
+        if notice.cause_rank >= epoch.size || notice.about.is_some_and(|about| about >= epoch.size) {
+            let text = format!("rank {rank} spoke of a failure outside of its job of size {}", epoch.size);
+            return Err(Refused::new(Refusal::Protocol, text));
         }
+        let is_known = epoch.aborts.iter().any(|(_, told)| told.context == notice.context);
+        if is_known || epoch.aborts.len() >= MAX_ABORTS {
+            return Ok(());
+        }
+        epoch.aborts.push((rank, notice));
         for (_, peer) in epoch.attached().filter(|&(peer, _)| peer != rank) {
-            let message = ServerMessage::Aborted { rank, code, text: text.to_owned() };
-            self.outputs.push_back(Output::Send(peer, message));
+            self.outputs.push_back(Output::Send(peer, ServerMessage::Aborted { rank, notice }));
         }
-        self.outputs.push_back(Output::Log(format!("aborted: {}, code {code}", epoch.describe(&id, rank))));
+        let cause = notice.cause.name();
+        self.outputs.push_back(Output::Log(format!("aborted: {}, {cause}", epoch.describe(&id, rank))));
+        Ok(())
     }
 
     /// `connection` has ended, without a word or after one.
@@ -473,7 +489,6 @@ impl Registry {
                 .as_mut()
                 .map(|member| std::mem::take(&mut member.witnesses))
                 .unwrap_or_default(),
-            aborted: false,
         };
         epoch.members.insert(rank, member);
         let back = before.is_some();
@@ -491,6 +506,10 @@ impl Registry {
                 let message = ServerMessage::NotYet { rank, missing: Missing::NotReady };
                 self.outputs.push_back(Output::Send(peer, message));
             }
+        }
+        for &(teller, notice) in epoch.aborts.iter().filter(|(teller, _)| *teller != rank) {
+            let message = ServerMessage::Aborted { rank: teller, notice };
+            self.outputs.push_back(Output::Send(connection, message));
         }
         for (_, _, suspect) in self.suspects.iter().filter(|(_, of, suspect)| *of == id && *suspect != rank) {
             if epoch.adopted {
@@ -634,6 +653,7 @@ impl Epoch {
             adopted,
             members: BTreeMap::new(),
             wanted_by: BTreeSet::new(),
+            aborts: Vec::new(),
         }
     }
 
@@ -810,6 +830,7 @@ impl fmt::Display for Description {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     /// A registry whose members are named by their connection.
     #[derive(Default)]
@@ -894,6 +915,17 @@ mod tests {
                     Output::Close(_) | Output::Log(_) => None,
                 })
                 .collect()
+        }
+    }
+
+    fn notice_of(rank: u32) -> AbortNotice {
+        AbortNotice {
+            context: 1,
+            cause: ErrorKind::Timeout,
+            cause_rank: rank,
+            about: Some(0),
+            code: 7,
+            operation: 21,
         }
     }
 
@@ -1276,14 +1308,26 @@ mod tests {
     #[test]
     fn an_abort_reaches_all_others_once() {
         let mut bench = Bench::default();
-        for rank in 0..3 {
+        for rank in 0..2 {
             bench.join(10 + u64::from(rank), rank, 3);
         }
+        let two = bench.join(12, 2, 3).membership;
         bench.sent();
-        bench.registry.abort(11, 7, "why");
-        bench.registry.abort(11, 8, "again");
-        let aborted = || ServerMessage::Aborted { rank: 1, code: 7, text: "why".into() };
-        assert_eq!(bench.sent(), [(10, aborted()), (12, aborted())]);
+        let first = notice_of(1);
+        bench.registry.abort(11, first).unwrap();
+        bench.registry.abort(11, AbortNotice { code: 8, ..first }).unwrap();
+        bench.registry.abort(10, AbortNotice { cause_rank: 0, ..first }).unwrap();
+        let aborted = |notice| ServerMessage::Aborted { rank: 1, notice };
+        assert_eq!(bench.sent(), [(10, aborted(first)), (12, aborted(first))]);
+        bench.registry.closed(12, End::Unknown, Instant::now());
+        let other = AbortNotice { context: 2, ..first };
+        bench.registry.abort(11, other).unwrap();
+        assert_eq!(bench.sent(), [(10, aborted(other))], "of another communicator");
+        bench.rejoin(22, join_of(2, 3), two).unwrap();
+        assert_eq!(bench.sent(), [(22, aborted(first)), (22, aborted(other))], "who was away hears it too");
+        for wrong in [AbortNotice { cause_rank: 3, ..first }, AbortNotice { about: Some(3), ..first }] {
+            assert_eq!(bench.registry.abort(11, wrong).unwrap_err().refusal, Refusal::Protocol);
+        }
     }
 
     #[test]
@@ -1366,6 +1410,7 @@ mod tests {
         bench.registry.leave(12);
         bench.close(13);
         assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY, "as long as the run has a member");
+        bench.registry.tick(now + DETACHED_FOR);
         bench.registry.expire(now + DETACHED_FOR);
         assert_eq!(bench.registry.allowances.in_all(), 0);
     }

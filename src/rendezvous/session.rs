@@ -147,9 +147,8 @@ impl Session {
             (Phase::Member { .. }, ClientMessage::Link { rank, alive }) => {
                 registry.link(self.connection, rank, alive)
             }
-            (Phase::Member { .. }, ClientMessage::Abort { code, text }) => {
-                registry.abort(self.connection, code, &text);
-                Ok(())
+            (Phase::Member { .. }, ClientMessage::Abort { notice }) => {
+                registry.abort(self.connection, notice)
             }
             (Phase::Member { .. }, ClientMessage::Leave) => {
                 registry.leave(self.connection);

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::poller::Poller;
 use crate::config::{DirectSettings, RendezvousProtocol};
+use crate::engine::frame::AbortNotice;
 use crate::error::{Error, ErrorKind};
 use crate::link::tcp::TcpLink;
 use crate::log::Logger;
@@ -67,10 +68,10 @@ pub(super) enum Outcome {
     Suspected {
         peer: u32,
     },
-    /// Another rank aborted the job.
+    /// The collectives failed on another rank.
     Aborted {
         rank: u32,
-        code: i32,
+        notice: AbortNotice,
     },
 }
 
@@ -259,10 +260,10 @@ impl Connector {
         Some(Error::new(ErrorKind::Connect, text))
     }
 
-    /// Tells the other ranks, through the server, that this one aborts.
-    pub(super) fn abort(&mut self, poller: &Poller, code: i32) {
+    /// Tells the other ranks, through the server, that the collectives failed.
+    pub(super) fn abort(&mut self, poller: &Poller, notice: AbortNotice) {
         if let Some(client) = &mut self.client {
-            client.abort(code, "");
+            client.abort(notice);
             self.write_to_server(poller);
         }
     }

@@ -271,7 +271,7 @@ impl Connector {
                 }
                 Event::NotYet { .. } => {}
                 Event::Suspect { rank } => self.outcomes.push_back(Outcome::Suspected { peer: rank }),
-                Event::Aborted { rank, code, .. } => self.outcomes.push_back(Outcome::Aborted { rank, code }),
+                Event::Aborted { rank, notice } => self.outcomes.push_back(Outcome::Aborted { rank, notice }),
             }
         }
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::super::client::{Client, JoinRequest};
 use super::*;
+use crate::engine::frame::AbortNotice;
 
 const SECRET: &[u8] = b"0123456789abcdef";
 
@@ -161,8 +162,16 @@ impl Siege {
                 let Some((client, own, size)) = &mut peer.client else { return };
                 match what {
                     0 => client.leave(),
-                    1 => client.abort(7, "why"),
-                    2..=5 => client.ready(rank),
+                    1 => client.abort(AbortNotice {
+                        context: rank.into(),
+                        cause: ErrorKind::Timeout,
+                        cause_rank: rank,
+                        about: None,
+                        code: 7,
+                        operation: 21,
+                    }),
+                    2..=4 => client.ready(rank),
+                    5 => client.report_link(rank, size.is_multiple_of(2)),
                     _ if rank != *own && rank < *size => client.connect(rank),
                     _ => {}
                 }
@@ -216,6 +225,7 @@ impl Siege {
         for peer in &self.peers {
             self.shared.forget(peer.id, End::Closed);
         }
+        self.shared.tick(Instant::now() + Duration::from_secs(1));
         self.shared.registry.expire(Instant::now() + Duration::from_secs(86400));
         assert!(self.shared.links.is_empty() && self.shared.sources.is_empty());
         assert!(self.shared.registry.is_empty());
