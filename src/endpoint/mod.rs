@@ -699,6 +699,10 @@ impl Core {
                 Outcome::Gone { peer, reason: Reason::Lost } => {
                     self.engine.link_closed(peer, lost("the rendezvous server has lost it"));
                 }
+                Outcome::Gone { peer, reason: Reason::Ended } => {
+                    let text = format!("the process of rank {peer} has ended");
+                    self.engine.link_closed(peer, Error::new(ErrorKind::PeerLost, text));
+                }
                 Outcome::Suspected { peer } => self.answer_suspicion(peer),
                 Outcome::Aborted { rank, notice } => self.engine.hear_from(rank, &notice),
             }

@@ -145,8 +145,10 @@ pub(crate) enum Refusal {
 pub(crate) enum Reason {
     /// It left in order.
     Left,
-    /// Its connection to the server broke.
+    /// Its connection to the server broke, and nobody has a link to it.
     Lost,
+    /// Its launcher says that its process has ended.
+    Ended,
 }
 
 /// What is still missing before a connect can go on.
@@ -368,6 +370,7 @@ impl ServerMessage {
                 out.push(match reason {
                     Reason::Left => 1,
                     Reason::Lost => 2,
+                    Reason::Ended => 3,
                 });
             }),
             Self::NotYet { rank, missing } => frame(out, kind::NOT_YET, |out| {
@@ -411,6 +414,7 @@ impl ServerMessage {
                 let reason = match body.u8()? {
                     1 => Reason::Left,
                     2 => Reason::Lost,
+                    3 => Reason::Ended,
                     _ => return Err(malformed("unknown reason why a peer is unreachable")),
                 };
                 Self::Unreachable { rank, reason }
@@ -856,10 +860,8 @@ mod tests {
             any::<u32>().prop_map(|rank| Offer { rank }),
             (any::<u32>(), any::<u32>(), vec(address(), 0..=MAX_CANDIDATES))
                 .prop_map(|(rank, ranks_on_host, candidates)| Go { rank, ranks_on_host, candidates }),
-            (any::<u32>(), any::<bool>()).prop_map(|(rank, left)| Unreachable {
-                rank,
-                reason: if left { Reason::Left } else { Reason::Lost }
-            }),
+            (any::<u32>(), select(&[Reason::Left, Reason::Lost, Reason::Ended][..]))
+                .prop_map(|(rank, reason)| Unreachable { rank, reason }),
             (any::<u32>(), any::<bool>()).prop_map(|(rank, joined)| NotYet {
                 rank,
                 missing: if joined { Missing::NotReady } else { Missing::NotJoined }

@@ -99,6 +99,8 @@ pub(crate) struct Registry {
     dead_authenticated: Dead,
     /// Since when who is suspected, oldest first; also some who are not any more.
     suspects: VecDeque<(Instant, EpochId, u32)>,
+    /// By job id, the ranks whose launcher says that their process has ended.
+    ended: HashMap<Hash, BTreeSet<u32>>,
     outputs: VecDeque<Output>,
     /// What ranks without the secret have taken.
     pub(crate) allowances: Allowances,
@@ -219,7 +221,8 @@ impl Registry {
             return Ok(());
         }
         let presence = epoch.members.get(&to).map(|member| member.presence);
-        if let Some(reason) = presence.and_then(Presence::gone) {
+        let has_ended = presence.is_none() && has_ended(&self.ended, &epoch.key, to);
+        if let Some(reason) = presence.map_or(has_ended.then_some(Reason::Ended), Presence::gone) {
             self.outputs.push_back(Output::Send(connection, ServerMessage::Unreachable { rank: to, reason }));
             return Ok(());
         }
@@ -330,6 +333,28 @@ impl Registry {
                 epoch.forget_wishes_of(rank, &mut self.allowances);
                 epoch.set_presence(rank, Presence::Detached(now));
                 self.outputs.push_back(Output::Log(format!("detached: {}", epoch.describe(&id, rank))));
+            }
+        }
+    }
+
+    /// The launcher of the job says that the process of `rank` has ended. Whoever
+    /// still holds a connection under that rank speaks for it, until that ends.
+    pub(crate) fn process_ended(&mut self, job_id: Hash, rank: u32) {
+        self.ended.entry(job_id).or_default().insert(rank);
+        let epochs: Vec<EpochId> = (self.epochs.iter())
+            .filter(|(_, epoch)| epoch.key.job_id == Some(job_id) && rank < epoch.size)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in epochs {
+            match self
+                .epochs
+                .get(&id)
+                .and_then(|epoch| epoch.members.get(&rank))
+                .map(|member| member.presence)
+            {
+                Some(Presence::Attached(_) | Presence::Left | Presence::Lost) => {}
+                Some(_) => self.depart(id, rank, Reason::Ended),
+                None => self.give_up_absentee(id, rank),
             }
         }
     }
@@ -500,6 +525,10 @@ impl Registry {
             self.outputs.push_back(Output::Close(old));
         }
         self.members.insert(connection, (id, rank));
+        for absentee in absentees(&self.ended, epoch) {
+            let message = ServerMessage::Unreachable { rank: absentee, reason: Reason::Ended };
+            self.outputs.push_back(Output::Send(connection, message));
+        }
         for from in epoch.wanting(rank) {
             self.outputs.push_back(Output::Send(connection, ServerMessage::Offer { rank: from }));
             if let Some(peer) = epoch.connection_of(from) {
@@ -551,6 +580,9 @@ impl Registry {
     /// restart the server does not know who they are, and asks everybody.
     fn suspect(&mut self, id: EpochId, rank: u32, now: Instant) {
         let Some(epoch) = self.epochs.get_mut(&id) else { return };
+        if has_ended(&self.ended, &epoch.key, rank) {
+            return self.depart(id, rank, Reason::Ended);
+        }
         epoch.forget_wishes_of(rank, &mut self.allowances);
         if epoch.adopted {
             let others: Vec<u32> =
@@ -576,7 +608,7 @@ impl Registry {
         let Some(member) = epoch.members.get_mut(&rank) else { return };
         member.presence = match reason {
             Reason::Left => Presence::Left,
-            Reason::Lost => Presence::Lost,
+            Reason::Lost | Reason::Ended => Presence::Lost,
         };
         epoch.forget_wishes_of(rank, &mut self.allowances);
         let waiting: BTreeSet<u32> = epoch.wanting(rank).collect();
@@ -584,7 +616,7 @@ impl Registry {
             epoch.forget_wish(*from, rank, &mut self.allowances);
         }
         for (peer, connection) in epoch.attached() {
-            if reason == Reason::Lost || waiting.contains(&peer) {
+            if reason != Reason::Left || waiting.contains(&peer) {
                 let message = ServerMessage::Unreachable { rank, reason };
                 self.outputs.push_back(Output::Send(connection, message));
             }
@@ -593,7 +625,7 @@ impl Registry {
         self.outputs.push_back(Output::Log(format!("{verb}: {}", epoch.describe(&id, rank))));
         let suspects = epoch.unpair_all(rank);
         let empty = epoch.members.values().all(|member| member.presence.gone().is_some());
-        if empty || reason == Reason::Lost {
+        if empty || reason != Reason::Left {
             self.close_epoch(id);
         }
         if empty {
@@ -602,6 +634,20 @@ impl Registry {
         for suspect in suspects {
             self.depart(id, suspect, Reason::Lost);
         }
+    }
+
+    /// The process of `rank`, which has not joined, has ended: all are told. The
+    /// epoch stays open to the others.
+    fn give_up_absentee(&mut self, id: EpochId, rank: u32) {
+        let Some(epoch) = self.epochs.get_mut(&id) else { return };
+        for from in epoch.wanting(rank).collect::<Vec<_>>() {
+            epoch.forget_wish(from, rank, &mut self.allowances);
+        }
+        for (_, connection) in epoch.attached() {
+            let message = ServerMessage::Unreachable { rank, reason: Reason::Ended };
+            self.outputs.push_back(Output::Send(connection, message));
+        }
+        self.outputs.push_back(Output::Log(format!("ended before it joined: {}", epoch.describe(&id, rank))));
     }
 
     /// No newcomer enters it any more.
@@ -641,6 +687,19 @@ impl Dead {
             self.known.remove(&oldest);
         }
     }
+}
+
+fn has_ended(ended: &HashMap<Hash, BTreeSet<u32>>, key: &JobKey, rank: u32) -> bool {
+    key.job_id.and_then(|id| ended.get(&id)).is_some_and(|ranks| ranks.contains(&rank))
+}
+
+/// The ranks whose process has ended and that have not joined.
+fn absentees<'a>(
+    ended: &'a HashMap<Hash, BTreeSet<u32>>,
+    epoch: &'a Epoch,
+) -> impl Iterator<Item = u32> + 'a {
+    let ended = epoch.key.job_id.and_then(|id| ended.get(&id)).into_iter().flatten().copied();
+    ended.filter(|rank| *rank < epoch.size && !epoch.members.contains_key(rank))
 }
 
 impl Epoch {
@@ -1116,6 +1175,59 @@ mod tests {
         bench.registry.tick(now + SUSPICION);
         assert_eq!(bench.sent(), []);
         bench.rejoin(21, join_of(1, 3), memberships[1]).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_ended_is_lost_when_its_connection_is_gone() {
+        let mut bench = Bench::default();
+        let of_job = |rank| Join { job_id: Some([9; 32]), ..join_of(rank, 4) };
+        for rank in 0..2 {
+            bench.join_with(10 + u64::from(rank), of_job(rank)).unwrap();
+        }
+        bench.connect(10, 1);
+        bench.connect(11, 0);
+        bench.connect(10, 3);
+        bench.sent();
+        bench.registry.process_ended([9; 32], 1);
+        bench.registry.process_ended([8; 32], 0);
+        assert_eq!(bench.sent(), [], "a wrapper: who holds the connection lives");
+        bench.close(11);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Ended))], "nobody is asked");
+        bench.registry.process_ended([9; 32], 3);
+        assert_eq!(bench.sent(), [(10, unreachable(3, Reason::Ended))], "it has never joined");
+        bench.connect(10, 3);
+        assert_eq!(bench.sent(), [(10, unreachable(3, Reason::Ended))]);
+        bench.join_with(12, of_job(2)).unwrap();
+        let ended = |rank| (12, unreachable(rank, Reason::Ended));
+        assert_eq!(bench.sent(), [ended(1), ended(3)], "who comes later hears it too");
+    }
+
+    #[test]
+    fn a_suspect_whose_process_has_ended_is_lost_at_once() {
+        let mut bench = Bench::default();
+        let of_job = |rank| Join { job_id: Some([9; 32]), ..join_of(rank, 2) };
+        for rank in 0..2 {
+            bench.join_with(10 + u64::from(rank), of_job(rank)).unwrap();
+        }
+        bench.connect(10, 1);
+        bench.connect(11, 0);
+        bench.close(11);
+        bench.sent();
+        bench.registry.process_ended([9; 32], 1);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Ended))]);
+    }
+
+    #[test]
+    fn a_rank_that_left_has_left_also_when_its_process_ends() {
+        let mut bench = Bench::default();
+        let of_job = |rank| Join { job_id: Some([9; 32]), ..join_of(rank, 2) };
+        for rank in 0..2 {
+            bench.join_with(10 + u64::from(rank), of_job(rank)).unwrap();
+        }
+        bench.registry.leave(11);
+        bench.registry.process_ended([9; 32], 1);
+        bench.connect(10, 1);
+        assert_eq!(bench.sent(), [(10, unreachable(1, Reason::Left))]);
     }
 
     #[test]

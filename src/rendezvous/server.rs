@@ -26,7 +26,7 @@ use tokio::time::Instant as Moment;
 
 use super::allowance::{Allowances, source_of};
 use super::client::MIN_SECRET;
-use super::protocol::{MAGIC, MAX_FRAME, Membership, Refusal};
+use super::protocol::{MAGIC, MAX_FRAME, Membership, Refusal, hash};
 use super::registry::{ConnectionId, End, Output, Refused, Registry};
 use super::session::{Admission, Fresh, Room, Session};
 use super::tcpunch::{self, Answer, Caller, TooLong, Waiting};
@@ -156,7 +156,7 @@ const BACKLOG: i32 = 4096;
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    options: ServerOptions,
+    shared: Arc<Mutex<Shared>>,
 }
 
 impl Server {
@@ -183,7 +183,7 @@ impl Server {
         let listener =
             listen(address).map_err(|error| Error::io(&format!("cannot listen on {address}"), &error))?;
         let address = listener.local_addr().map_err(|error| Error::io("getsockname", &error))?;
-        Ok(Self { listener, address, options })
+        Ok(Self { listener, address, shared: Arc::new(Mutex::new(Shared::new(options))) })
     }
 
     /// Where it listens.
@@ -201,7 +201,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let listener = AsyncListener::from_std(self.listener)
             .map_err(|error| Error::io("cannot register the listener", &error))?;
-        let shared = Arc::new(Mutex::new(Shared::new(self.options)));
+        let shared = self.shared;
         let mut tasks = JoinSet::new();
         let mut sweep = tokio::time::interval(SWEEP);
         tokio::pin!(shutdown);
@@ -273,19 +273,20 @@ impl Server {
             .enable_time()
             .build()
             .map_err(|error| Error::io("cannot make a runtime for the rendezvous server", &error))?;
-        let address = self.address;
+        let (address, shared) = (self.address, Arc::clone(&self.shared));
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("fmi-rendezvous".into())
             .spawn(move || runtime.block_on(self.run(async { drop(stopped.await) })))
             .map_err(|error| Error::io("cannot start a thread for the rendezvous server", &error))?;
-        Ok(ServerThread { address, stop: Some(stop), thread: Some(thread) })
+        Ok(ServerThread { address, shared, stop: Some(stop), thread: Some(thread) })
     }
 }
 
 /// A [`Server`] on a thread of its own; stops when dropped.
 pub struct ServerThread {
     address: SocketAddr,
+    shared: Arc<Mutex<Shared>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -294,6 +295,15 @@ impl ServerThread {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Says that the process of a rank has ended, as its launcher knows. The
+    /// others are told that the rank is lost as soon as no connection of it is
+    /// left, or at once where it has never joined.
+    pub fn process_ended(&self, job_id: &str, rank: u32) {
+        let mut shared = lock(&self.shared);
+        shared.registry.process_ended(hash(job_id), rank);
+        shared.distribute();
     }
 }
 

@@ -85,9 +85,9 @@ fn try_run(arguments: &Arguments) -> Result<u8, Failure> {
         .map_err(|error| Failure::new("cannot make a runtime", error))?;
     runtime.block_on(async {
         let signals = blocked.watch().map_err(|error| Failure::new("cannot wait for signals", error))?;
-        let mut launcher = Launcher::new(arguments)?;
+        let mut launcher = Launcher::new(arguments, &job)?;
         for rank in 0..arguments.ranks {
-            launcher.start(rank, &job, before)?;
+            launcher.start(rank, before)?;
         }
         let code = launcher.supervise(&signals).await;
         launcher.finish();
@@ -130,6 +130,7 @@ fn random_hex<const N: usize>() -> fmi::Result<String> {
 
 struct Launcher<'a> {
     arguments: &'a Arguments,
+    job: &'a Job,
     /// For standard output and standard error; none for a single rank, which
     /// has them for itself.
     sinks: Option<[Sink; 2]>,
@@ -188,7 +189,7 @@ impl Status {
 }
 
 impl<'a> Launcher<'a> {
-    fn new(arguments: &'a Arguments) -> Result<Self, Failure> {
+    fn new(arguments: &'a Arguments, job: &'a Job) -> Result<Self, Failure> {
         let sinks = if arguments.ranks == 1 {
             None
         } else {
@@ -197,6 +198,7 @@ impl<'a> Launcher<'a> {
         };
         Ok(Self {
             arguments,
+            job,
             sinks,
             ranks: Vec::new(),
             pumps: JoinSet::new(),
@@ -205,7 +207,8 @@ impl<'a> Launcher<'a> {
         })
     }
 
-    fn start(&mut self, number: u32, job: &Job, before: Before) -> Result<(), Failure> {
+    fn start(&mut self, number: u32, before: Before) -> Result<(), Failure> {
+        let job = self.job;
         let (program, rest) = self.arguments.program.split_first().expect("clap requires a program");
         // A process group in the background may not read the terminal.
         // SAFETY: isatty takes any number.
@@ -342,6 +345,7 @@ impl<'a> Launcher<'a> {
             let Some(status) = rank.ended_with() else { continue };
             rank.state = State::Ended(status, now);
             rank.ended.send_replace(true);
+            self.job.server.process_ended(&self.job.id, rank.number);
             if status == Status::Exited(0) {
                 continue;
             }
