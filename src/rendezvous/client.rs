@@ -268,6 +268,11 @@ impl Client {
         matches!(self.phase, Phase::Member)
     }
 
+    /// Whether the server has ever counted this rank as a member.
+    pub(crate) fn has_been_member(&self) -> bool {
+        self.membership.is_some()
+    }
+
     /// What the pending connect to `rank` waits for, as far as is known: for
     /// the error when its deadline passes.
     pub(crate) fn missing(&self, rank: u32) -> Option<Missing> {

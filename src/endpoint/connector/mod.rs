@@ -106,6 +106,8 @@ pub(super) struct Connector {
     addresses: Vec<SocketAddr>,
     /// When the server was first tried in vain since it was last reached.
     unreachable_since: Option<Instant>,
+    /// Whether a line about the present outage has been logged.
+    outage_is_logged: bool,
     backoff: Duration,
     last_error: Option<std::io::Error>,
     /// The server refused us for good.
@@ -134,6 +136,7 @@ impl Connector {
             server: Server::Idle,
             addresses: Vec::new(),
             unreachable_since: None,
+            outage_is_logged: false,
             backoff: FIRST_BACKOFF,
             last_error: None,
             refused: None,

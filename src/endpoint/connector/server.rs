@@ -358,17 +358,22 @@ impl Connector {
         self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
     }
 
-    /// The server could not be reached: what needs it fails once that has lasted
-    /// long enough.
+    /// The server could not be reached. Where it never has been, what needs it fails
+    /// once that has lasted long enough; a rank that was a member knows that there
+    /// is one, and waits to the deadlines of its calls.
     pub(super) fn note_unreachable(&mut self, poller: &Poller, error: io::Error, now: Instant) {
         let DirectSettings { host, port, .. } = &self.settings;
         let since = *self.unreachable_since.get_or_insert(now);
-        if now - since >= SERVER_PATIENCE {
+        let has_been_member = self.client.as_ref().is_some_and(Client::has_been_member);
+        let is_given_up = !has_been_member && now - since >= SERVER_PATIENCE;
+        let text = format!("the rendezvous server at {host}:{port} cannot be reached: {error}");
+        if (is_given_up || has_been_member) && !std::mem::replace(&mut self.outage_is_logged, true) {
+            let level = if is_given_up { LogLevel::Error } else { LogLevel::Warn };
+            self.logger.log(level, format_args!("rank {}: {text}", self.membership.rank));
+        }
+        if is_given_up {
             let errno = error.raw_os_error().unwrap_or(0);
-            let text = format!("the rendezvous server at {host}:{port} cannot be reached: {error}");
-            let error = Error::new(ErrorKind::Connect, text).with_errno(errno);
-            self.logger.log(LogLevel::Error, format_args!("{error}"));
-            self.fail_all(poller, &error);
+            self.fail_all(poller, &Error::new(ErrorKind::Connect, text).with_errno(errno));
         }
         self.last_error = Some(error);
     }
@@ -376,6 +381,7 @@ impl Connector {
     /// The server has answered.
     pub(super) fn note_reached(&mut self) {
         self.unreachable_since = None;
+        self.outage_is_logged = false;
         self.last_error = None;
         self.backoff = FIRST_BACKOFF;
     }
