@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Unreachable { rank: u32, reason: Reason },
     /// What the connect to `rank` is waiting for. Comes again when it changes.
     NotYet { rank: u32, missing: Missing },
+    /// The run that this rank has joined is another than the server knew.
+    Moved { epoch: Epoch },
     /// The server has lost the connection of `rank`; answer by
     /// [`Client::report_link`].
     Suspect { rank: u32 },
@@ -78,6 +80,8 @@ pub(crate) struct Client {
     /// What the others were told, one for each context at most: again after a
     /// reconnect, since a restarted server does not know.
     aborts: Vec<AbortNotice>,
+    /// Whether there was a GO: from then on links rely on the epoch.
+    has_gone: bool,
 }
 
 enum Phase {
@@ -136,6 +140,7 @@ impl Client {
             suspects: BTreeSet::new(),
             broken: BTreeSet::new(),
             aborts: Vec::new(),
+            has_gone: false,
         };
         client.reconnect()?;
         Ok(client)
@@ -387,6 +392,7 @@ impl Client {
                 self.check_peer(rank)?;
                 self.wanted.remove(&rank);
                 self.offers.remove(&rank);
+                self.has_gone = true;
                 Event::Go { rank, candidates, ranks_on_host }
             }
             ServerMessage::Unreachable { rank, reason } => {
@@ -404,6 +410,16 @@ impl Client {
                 }
                 Event::NotYet { rank, missing }
             }
+            ServerMessage::Moved { epoch } if !self.has_gone => {
+                if let Some(membership) = &mut self.membership {
+                    membership.epoch = epoch;
+                }
+                self.offers.clear();
+                for &rank in self.wanted.keys() {
+                    ClientMessage::Connect { rank }.encode(&mut self.outgoing);
+                }
+                Event::Moved { epoch }
+            }
             ServerMessage::Suspect { rank } => {
                 self.check_peer(rank)?;
                 self.suspects.insert(rank);
@@ -415,6 +431,7 @@ impl Client {
             }
             ServerMessage::Challenge { .. }
             | ServerMessage::Joined { .. }
+            | ServerMessage::Moved { .. }
             | ServerMessage::Refused { .. } => {
                 return Err(unexpected());
             }
@@ -652,6 +669,21 @@ mod tests {
         protocol::put_preamble(&mut preamble);
         wire.0.push(&preamble);
         assert_eq!(wire.take(&mut client), [ClientMessage::Link { rank: 3, alive: false }]);
+    }
+
+    #[test]
+    fn a_move_to_another_epoch_is_accepted_before_the_first_go_only() {
+        let (mut client, mut wire) = member();
+        client.connect(2);
+        give(&mut client, &ServerMessage::Offer { rank: 3 }).unwrap();
+        wire.take(&mut client);
+        give(&mut client, &ServerMessage::Moved { epoch: [5; 16] }).unwrap();
+        assert_eq!(client.epoch(), Some([5; 16]));
+        client.ready(3);
+        assert_eq!(wire.take(&mut client), [ClientMessage::Connect { rank: 2 }], "asked anew, offered anew");
+        give(&mut client, &ServerMessage::Go { rank: 2, ranks_on_host: 1, candidates: Vec::new() }).unwrap();
+        assert!(give(&mut client, &ServerMessage::Moved { epoch: [6; 16] }).is_err());
+        assert_eq!(client.epoch(), Some([5; 16]));
     }
 
     #[test]

@@ -26,6 +26,10 @@
 //! live link to it. The server asks those that it has told to connect to it
 //! (Suspect), and they answer (Link); a member whose link breaks says so unasked.
 //!
+//! A rank that joins a restarted server before those that know the run have come
+//! back opens another. When the first of them comes back, it is told (Moved), as
+//! long as no GO was given in its own.
+//!
 //! Where there is a job secret, both sides prove that they know it
 //! ([`client_mac`], [`server_mac`]) over both nonces and everything that the
 //! join and its answer say; the secret itself is never sent. What follows the
@@ -171,6 +175,7 @@ pub(crate) enum ServerMessage {
     Unreachable { rank: u32, reason: Reason },
     NotYet { rank: u32, missing: Missing },
     Suspect { rank: u32 },
+    Moved { epoch: Epoch },
     Aborted { rank: u32, notice: AbortNotice },
 }
 
@@ -192,6 +197,7 @@ mod kind {
     pub(super) const NOT_YET: u8 = 0x87;
     pub(super) const ABORTED: u8 = 0x88;
     pub(super) const SUSPECT: u8 = 0x89;
+    pub(super) const MOVED: u8 = 0x8a;
 }
 
 /// SHA-256, by which names travel.
@@ -381,6 +387,7 @@ impl ServerMessage {
                 });
             }),
             Self::Suspect { rank } => frame(out, kind::SUSPECT, |out| put_u32(out, *rank)),
+            Self::Moved { epoch } => frame(out, kind::MOVED, |out| out.extend_from_slice(epoch)),
             Self::Aborted { rank, notice } => frame(out, kind::ABORTED, |out| {
                 put_u32(out, *rank);
                 put_notice(out, notice);
@@ -429,6 +436,7 @@ impl ServerMessage {
                 Self::NotYet { rank, missing }
             }
             kind::SUSPECT => Self::Suspect { rank: body.u32()? },
+            kind::MOVED => Self::Moved { epoch: body.array()? },
             kind::ABORTED => Self::Aborted { rank: body.u32()?, notice: body.notice()? },
             _ => return Ok(None),
         };
@@ -867,6 +875,7 @@ mod tests {
                 missing: if joined { Missing::NotReady } else { Missing::NotJoined }
             }),
             any::<u32>().prop_map(|rank| Suspect { rank }),
+            any::<Epoch>().prop_map(|epoch| Moved { epoch }),
             (any::<u32>(), notice()).prop_map(|(rank, notice)| Aborted { rank, notice }),
         ]
     }

@@ -130,6 +130,9 @@ struct Epoch {
     /// Made known by a rejoin, after this server had been restarted: then its
     /// other members are not known either, and come with tokens of their own.
     adopted: bool,
+    /// Whether two members were told to connect: from then on they rely on its
+    /// identity.
+    has_gone: bool,
     members: BTreeMap<u32, Member>,
     /// A rank, joined or not, and a member that wants a link to it.
     wanted_by: BTreeSet<(u32, u32)>,
@@ -463,6 +466,7 @@ impl Registry {
             self.epochs.insert(previous.epoch, Epoch::new(*key, join, true));
             // It is older than what was opened since this server started.
             self.jobs.entry(*key).or_default().insert(0, previous.epoch);
+            self.move_newcomers(key, join, previous.epoch);
             return Ok(previous);
         };
         if epoch.key != *key || epoch.size != join.size {
@@ -484,6 +488,45 @@ impl Registry {
                 Presence::Left => gone("the rank has left this run of the job"),
                 Presence::Lost => gone("the rank was declared lost when its connection ended"),
             },
+        }
+    }
+
+    /// Ranks that joined before anybody told this server, which was restarted, of
+    /// the run `to` are of that run, unless the rank of `join` is among them.
+    fn move_newcomers(&mut self, key: &JobKey, join: &Join, to: EpochId) {
+        let is_of_this_run = |epoch: &Epoch| {
+            let all_here =
+                epoch.members.values().all(|member| matches!(member.presence, Presence::Attached(_)));
+            all_here
+                && !epoch.has_gone
+                && (epoch.size, epoch.fingerprint) == (join.size, join.fingerprint)
+                && !epoch.members.contains_key(&join.rank)
+        };
+        let young = self
+            .jobs
+            .get(key)
+            .into_iter()
+            .flatten()
+            .copied()
+            .find(|id| *id != to && self.epochs.get(id).is_some_and(is_of_this_run));
+        let Some(young) = young else { return };
+        self.close_epoch(young);
+        let Some(epoch) = self.epochs.get_mut(&young) else { return };
+        let members = std::mem::take(&mut epoch.members);
+        self.remove_epoch(young);
+        let Some(epoch) = self.epochs.get_mut(&to) else { return };
+        for (rank, mut member) in members {
+            // They ask anew for the links that they want.
+            if let Some(source) = member.source {
+                self.allowances.give_back(source, WISH * member.wants.len());
+            }
+            member.wants.clear();
+            if let Presence::Attached(connection) = member.presence {
+                self.members.insert(connection, (to, rank));
+                self.outputs.push_back(Output::Send(connection, ServerMessage::Moved { epoch: to }));
+            }
+            epoch.members.insert(rank, member);
+            self.outputs.push_back(Output::Log(format!("moved: {}", epoch.describe(&to, rank))));
         }
     }
 
@@ -560,6 +603,7 @@ impl Registry {
         epoch.forget_wish(from, to, &mut self.allowances);
         epoch.forget_wish(to, from, &mut self.allowances);
         epoch.pair(from, to);
+        epoch.has_gone = true;
         for (rank, peer) in [(from, to), (to, from)] {
             let (Some(here), Some(there)) = (epoch.members.get(&rank), epoch.members.get(&peer)) else {
                 return;
@@ -710,6 +754,7 @@ impl Epoch {
             fingerprint: join.fingerprint,
             open: true,
             adopted,
+            has_gone: false,
             members: BTreeMap::new(),
             wanted_by: BTreeSet::new(),
             aborts: Vec::new(),
@@ -1392,6 +1437,43 @@ mod tests {
         bench.sent();
         bench.registry.ready(11, 0).unwrap();
         assert_eq!(bench.sent().len(), 2);
+    }
+
+    #[test]
+    fn who_joins_a_restarted_server_first_is_moved_to_the_run_that_comes_back() {
+        let mut bench = Bench::default();
+        bench.join(12, 2, 3);
+        bench.connect(12, 0);
+        bench.sent();
+        let membership = Membership { epoch: [50; 16], token: [1; 16] };
+        bench.rejoin(10, join_of(0, 3), membership).unwrap();
+        assert_eq!(bench.sent(), [(12, ServerMessage::Moved { epoch: [50; 16] })]);
+        bench.connect(12, 0);
+        bench.registry.ready(10, 2).unwrap();
+        assert_eq!(
+            bench.sent(),
+            [
+                (10, ServerMessage::Offer { rank: 2 }),
+                (12, not_yet(0, Missing::NotReady)),
+                (12, go(0, 10)),
+                (10, go(2, 12))
+            ]
+        );
+        bench.close(12);
+        assert_eq!(bench.sent(), [(10, ServerMessage::Suspect { rank: 2 })]);
+    }
+
+    #[test]
+    fn who_has_begun_another_run_stays_in_it() {
+        let mut bench = Bench::meshed(2);
+        let membership = Membership { epoch: [50; 16], token: [1; 16] };
+        bench.rejoin(20, join_of(0, 2), membership).unwrap();
+        assert_eq!(bench.sent(), [], "they have their GO");
+
+        let mut bench = Bench::default();
+        bench.join(10, 0, 2);
+        bench.rejoin(20, join_of(0, 2), membership).unwrap();
+        assert_eq!(bench.sent(), [], "the same rank twice: two runs");
     }
 
     #[test]

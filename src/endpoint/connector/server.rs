@@ -270,6 +270,7 @@ impl Connector {
                     self.outcomes.push_back(Outcome::Gone { peer: rank, reason });
                 }
                 Event::NotYet { .. } => {}
+                Event::Moved { epoch } => self.punching.introduce(self.identity(epoch)),
                 Event::Suspect { rank } => self.outcomes.push_back(Outcome::Suspected { peer: rank }),
                 Event::Aborted { rank, notice } => self.outcomes.push_back(Outcome::Aborted { rank, notice }),
             }
