@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test nat bench bench-server soak install clean help
+.PHONY: build demo test nat bench bench-server bench-kill soak install clean help
 
 build: ## the library and the fmi command, in target/release
 	@scripts/dependencies.sh build
@@ -25,6 +25,9 @@ bench: ## figures of this machine, next to plain TCP
 
 bench-server: ## an honest pair at a server with 10,000 idle connections
 	@scripts/bench-server.sh
+
+bench-kill: ## how soon survivors know of a killed rank: FMI_RUNS=100
+	@scripts/bench-kill.sh
 
 soak: ## engine and rendezvous under many random schedules: FMI_SEEDS=100000
 	@scripts/soak.sh

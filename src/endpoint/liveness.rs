@@ -55,23 +55,19 @@ impl Core {
         has_connections.then(|| self.watch.due.saturating_duration_since(now))
     }
 
-    /// The server has lost sight of `peer`, and asks whether our link to it
-    /// lives.
-    pub(super) fn answer_suspicion(&mut self, peer: u32) {
-        // Its end may have come, and lie there unread.
-        self.read(peer);
-        let is_alive = self.links[peer as usize].is_some();
-        // A link that is being made may stand in time: then that is the answer.
-        let is_unknown = matches!(&self.transport, Transport::Direct(connector) if connector.is_wanted(peer));
-        if is_alive || !is_unknown {
-            self.report_link(peer, is_alive);
-        }
-    }
-
-    /// Answers what the server asked while the link to `peer` was being made.
-    pub(super) fn answer_by_new_link(&mut self, peer: u32) {
-        if matches!(&self.transport, Transport::Direct(connector) if connector.is_asked_about(peer)) {
-            self.report_link(peer, true);
+    /// The server has lost sight of some ranks, and asks whether our links to
+    /// them live.
+    pub(super) fn answer_suspicions(&mut self) {
+        let Transport::Direct(connector) = &self.transport else { return };
+        for peer in connector.suspects() {
+            // Its end may have come, and lie there unread.
+            self.read(peer);
+            let Transport::Direct(connector) = &self.transport else { return };
+            let is_alive = self.links[peer as usize].is_some();
+            // What becomes of a link that is being made is the answer.
+            if is_alive || !connector.is_pairing_with(peer) {
+                self.report_link(peer, is_alive);
+            }
         }
     }
 

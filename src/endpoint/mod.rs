@@ -435,7 +435,6 @@ impl Core {
             Some(Linked { link, writable: true, watched: Interest::Read, is_shut_down: false });
         self.linked.push(peer);
         self.engine.link_opened(peer);
-        self.answer_by_new_link(peer);
         self.flush(peer);
     }
 
@@ -687,7 +686,10 @@ impl Core {
         let mut moved = connector.service(&self.poller, Instant::now(), self.deadline);
         loop {
             let Transport::Direct(connector) = &mut self.transport else { return moved };
-            let Some(outcome) = connector.next_outcome() else { return moved };
+            let Some(outcome) = connector.next_outcome() else {
+                self.answer_suspicions();
+                return moved;
+            };
             moved = true;
             match outcome {
                 Outcome::Linked { peer, link } => self.install(peer, Link::Tcp(link)),
@@ -703,7 +705,6 @@ impl Core {
                     let text = format!("the process of rank {peer} has ended");
                     self.engine.link_closed(peer, Error::new(ErrorKind::PeerLost, text));
                 }
-                Outcome::Suspected { peer } => self.answer_suspicion(peer),
                 Outcome::Aborted { rank, notice } => self.engine.hear_from(rank, &notice),
             }
         }

@@ -202,9 +202,9 @@ impl Client {
         }
     }
 
-    /// Whether the server has asked about the link to `rank` and waits.
-    pub(crate) fn is_asked_about(&self, rank: u32) -> bool {
-        self.suspects.contains(&rank)
+    /// The ranks whose links the server has asked about, and waits to hear of.
+    pub(crate) fn suspects(&self) -> impl Iterator<Item = u32> {
+        self.suspects.iter().copied()
     }
 
     /// Leaves the job. Send what is outgoing before the connection is closed:
@@ -654,9 +654,9 @@ mod tests {
         let (mut client, mut wire) = member();
         give(&mut client, &ServerMessage::Suspect { rank: 2 }).unwrap();
         assert_eq!(client.next_event(), Some(Event::Suspect { rank: 2 }));
-        assert!(client.is_asked_about(2) && !client.is_asked_about(3));
+        assert_eq!(client.suspects().collect::<Vec<_>>(), [2]);
         client.report_link(2, true);
-        assert!(!client.is_asked_about(2));
+        assert_eq!(client.suspects().next(), None);
         assert_eq!(wire.take(&mut client), [ClientMessage::Link { rank: 2, alive: true }]);
 
         client.reconnect().unwrap();

@@ -64,10 +64,6 @@ pub(super) enum Outcome {
     },
     /// How many ranks of the job run on this host.
     RanksHere(u32),
-    /// The server asks whether the link to the rank lives.
-    Suspected {
-        peer: u32,
-    },
     /// The collectives failed on another rank.
     Aborted {
         rank: u32,
@@ -279,15 +275,14 @@ impl Connector {
         }
     }
 
-    /// Whether the server has asked for the link to `peer` and waits for the
-    /// answer.
-    pub(super) fn is_asked_about(&self, peer: u32) -> bool {
-        self.client.as_ref().is_some_and(|client| client.is_asked_about(peer))
+    /// The ranks whose links the server has asked about, and waits to hear of.
+    pub(super) fn suspects(&self) -> Vec<u32> {
+        self.client.iter().flat_map(Client::suspects).collect()
     }
 
-    /// Whether a link to `peer` is being made.
-    pub(super) fn is_wanted(&self, peer: u32) -> bool {
-        self.wanted.contains(&peer)
+    /// Whether a connection with `peer` stands that may become the link to it.
+    pub(super) fn is_pairing_with(&self, peer: u32) -> bool {
+        self.punching.is_talking(peer)
     }
 
     /// Leaves the job: tells the server, as far as it can be told at once.

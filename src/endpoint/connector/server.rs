@@ -269,9 +269,9 @@ impl Connector {
                     self.forget(poller, rank);
                     self.outcomes.push_back(Outcome::Gone { peer: rank, reason });
                 }
-                Event::NotYet { .. } => {}
+                // What is missing, and who is suspected, the client keeps.
+                Event::NotYet { .. } | Event::Suspect { .. } => {}
                 Event::Moved { epoch } => self.punching.introduce(self.identity(epoch)),
-                Event::Suspect { rank } => self.outcomes.push_back(Outcome::Suspected { peer: rank }),
                 Event::Aborted { rank, notice } => self.outcomes.push_back(Outcome::Aborted { rank, notice }),
             }
         }
