@@ -10,9 +10,9 @@
 //! The end of a member's connection makes it a **suspect**: a proxy may have cut
 //! it, or a NAT forgotten it. Those that were told to connect to it are its
 //! **witnesses**, and are asked. One of them with a live link is enough: then the
-//! member is only out of sight. It is lost as soon as all have denied, at once
-//! where there is none, and after [`SUSPICION`] where they are silent (a witness
-//! that computes does not hear the question).
+//! member is only out of sight, until the last such link breaks. It is lost as soon
+//! as all have denied, at once where there is none, and after [`SUSPICION`] where
+//! they are silent (a witness that computes does not hear the question).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -285,7 +285,10 @@ impl Registry {
                 let line = format!("detached: {}, rank {rank} has a link to it", epoch.describe(&id, about));
                 self.outputs.push_back(Output::Log(line));
             }
-            Some(Presence::Suspected(_) | Presence::Vouched(_)) if epoch.is_without_witness(about) => {
+            Some(Presence::Suspected(_)) if epoch.is_without_witness(about) => {
+                self.depart(id, about, Reason::Lost);
+            }
+            Some(Presence::Vouched(_)) if epoch.is_out_of_sight(about) => {
                 self.depart(id, about, Reason::Lost);
             }
             _ => {}
@@ -568,6 +571,14 @@ impl Registry {
             self.outputs.push_back(Output::Close(old));
         }
         self.members.insert(connection, (id, rank));
+        if !epoch.open {
+            // What the others were told while it was away.
+            let lost = epoch.members.iter().filter(|(_, member)| member.presence == Presence::Lost);
+            for (gone, _) in lost {
+                let message = ServerMessage::Unreachable { rank: *gone, reason: Reason::Lost };
+                self.outputs.push_back(Output::Send(connection, message));
+            }
+        }
         for absentee in absentees(&self.ended, epoch) {
             let message = ServerMessage::Unreachable { rank: absentee, reason: Reason::Ended };
             self.outputs.push_back(Output::Send(connection, message));
@@ -648,8 +659,16 @@ impl Registry {
     /// `rank` will not come back. Those of whom it was the last witness are lost
     /// with it.
     fn depart(&mut self, id: EpochId, rank: u32, reason: Reason) {
-        let Some(epoch) = self.epochs.get_mut(&id) else { return };
-        let Some(member) = epoch.members.get_mut(&rank) else { return };
+        let mut doomed = self.remove_member(id, rank, reason);
+        while let Some(next) = doomed.pop() {
+            doomed.extend(self.remove_member(id, next, Reason::Lost));
+        }
+    }
+
+    /// Returns those whom nobody vouches for without it.
+    fn remove_member(&mut self, id: EpochId, rank: u32, reason: Reason) -> Vec<u32> {
+        let Some(epoch) = self.epochs.get_mut(&id) else { return Vec::new() };
+        let Some(member) = epoch.members.get_mut(&rank) else { return Vec::new() };
         member.presence = match reason {
             Reason::Left => Presence::Left,
             Reason::Lost | Reason::Ended => Presence::Lost,
@@ -667,7 +686,7 @@ impl Registry {
         }
         let verb = if reason == Reason::Left { "left" } else { "lost" };
         self.outputs.push_back(Output::Log(format!("{verb}: {}", epoch.describe(&id, rank))));
-        let suspects = epoch.unpair_all(rank);
+        let doomed = epoch.unpair_all(rank, reason);
         let empty = epoch.members.values().all(|member| member.presence.gone().is_some());
         if empty || reason != Reason::Left {
             self.close_epoch(id);
@@ -675,9 +694,7 @@ impl Registry {
         if empty {
             self.remove_epoch(id);
         }
-        for suspect in suspects {
-            self.depart(id, suspect, Reason::Lost);
-        }
+        doomed
     }
 
     /// The process of `rank`, which has not joined, has ended: all are told. The
@@ -847,15 +864,19 @@ impl Epoch {
         }
     }
 
-    /// `rank` is nobody's witness any more; returns the suspects that have none
-    /// left.
-    fn unpair_all(&mut self, rank: u32) -> Vec<u32> {
+    /// `rank` is nobody's witness any more; returns those that are lost without
+    /// it. A link that has ended in order says nothing of its other end.
+    fn unpair_all(&mut self, rank: u32, reason: Reason) -> Vec<u32> {
         let witnesses = self.members.get_mut(&rank).map(|member| std::mem::take(&mut member.witnesses));
         let mut doomed = Vec::new();
         for peer in witnesses.into_iter().flatten() {
             self.unpair(rank, peer);
-            let is_suspected = self.members.get(&peer).is_some_and(|member| member.presence.is_suspected());
-            if is_suspected && self.is_without_witness(peer) {
+            let is_lost = match self.members.get(&peer).map(|member| member.presence) {
+                Some(Presence::Suspected(_)) => self.is_without_witness(peer),
+                Some(Presence::Vouched(_)) => reason != Reason::Left && self.is_out_of_sight(peer),
+                _ => false,
+            };
+            if is_lost {
                 doomed.push(peer);
             }
         }
@@ -867,6 +888,12 @@ impl Epoch {
     fn is_without_witness(&self, rank: u32) -> bool {
         let knows_all = !self.adopted || self.members.len() == self.size as usize;
         knows_all && self.members.get(&rank).is_some_and(|member| member.witnesses.is_empty())
+    }
+
+    /// Whether nobody is connected that could have a live link to `rank`.
+    fn is_out_of_sight(&self, rank: u32) -> bool {
+        let mut witnesses = self.members.get(&rank).into_iter().flat_map(|member| &member.witnesses);
+        !witnesses.any(|witness| self.connection_of(*witness).is_some())
     }
 
     fn attached(&self) -> impl Iterator<Item = (u32, ConnectionId)> {
@@ -933,6 +960,8 @@ impl fmt::Display for Description {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::error::ErrorKind;
 
@@ -1639,5 +1668,181 @@ mod tests {
         let fresh = bench.fresh();
         let refused = bench.registry.join(0, join_of(0, 2), Some(proven), true, public, fresh).unwrap_err();
         assert_eq!(refused.refusal, Refusal::Gone, "strangers have not made it forget");
+    }
+
+    /// Ranks that all are connected to the server and linked in pairs, until they
+    /// are cut off from it, die, and come back; and what they know.
+    struct Job {
+        bench: Bench,
+        now: Instant,
+        connections: ConnectionId,
+        /// The connection that is being made.
+        newcomer: Option<ConnectionId>,
+        ranks: Vec<Rank>,
+        links: BTreeSet<(u32, u32)>,
+    }
+
+    struct Rank {
+        membership: Membership,
+        /// `None` = cut off.
+        connection: Option<ConnectionId>,
+        is_dead: bool,
+        is_lost: bool,
+        /// What the server has asked.
+        suspects: Vec<u32>,
+        /// Links that have broken.
+        broken: BTreeSet<u32>,
+    }
+
+    impl Job {
+        fn new(size: u32, links: impl Iterator<Item = (u32, u32)>) -> Self {
+            let mut bench = Bench::default();
+            let ranks = (0..size).map(|rank| Rank {
+                membership: bench.join(u64::from(rank), rank, size).membership,
+                connection: Some(rank.into()),
+                is_dead: false,
+                is_lost: false,
+                suspects: Vec::new(),
+                broken: BTreeSet::new(),
+            });
+            let ranks = ranks.collect();
+            let links: BTreeSet<_> = links.filter(|(a, b)| a < b).collect();
+            for &(a, b) in &links {
+                bench.connect(a.into(), b);
+                bench.connect(b.into(), a);
+            }
+            Self { bench, now: Instant::now(), connections: size.into(), newcomer: None, ranks, links }
+        }
+
+        fn is_linked(&self, a: u32, b: u32) -> bool {
+            self.links.contains(&(a.min(b), a.max(b)))
+        }
+
+        /// The connection to the server ends; the rank may have died.
+        fn cut(&mut self, rank: u32, dies: bool) {
+            let this = &mut self.ranks[rank as usize];
+            let connection = this.connection.take();
+            if dies && !std::mem::replace(&mut this.is_dead, true) {
+                for peer in (0..self.ranks.len() as u32)
+                    .filter(|peer| self.is_linked(*peer, rank))
+                    .collect::<Vec<_>>()
+                {
+                    self.links.remove(&(peer.min(rank), peer.max(rank)));
+                    self.ranks[peer as usize].broken.insert(rank);
+                    self.tell(peer, rank, false);
+                }
+            }
+            if let Some(connection) = connection {
+                self.bench.registry.closed(connection, End::Closed, self.now);
+            }
+            self.deliver();
+        }
+
+        fn come_back(&mut self, rank: u32) {
+            let this = &mut self.ranks[rank as usize];
+            if this.is_dead || this.connection.is_some() {
+                return;
+            }
+            self.connections += 1;
+            let (connection, size) = (self.connections, self.ranks.len() as u32);
+            let membership = self.ranks[rank as usize].membership;
+            // One that was declared lost is refused.
+            if self.bench.rejoin(connection, join_of(rank, size), membership).is_ok() {
+                self.ranks[rank as usize].connection = Some(connection);
+                self.newcomer = Some(connection);
+                self.deliver();
+                self.newcomer = None;
+                for broken in self.ranks[rank as usize].broken.clone() {
+                    self.tell(rank, broken, false);
+                }
+            }
+            self.deliver();
+        }
+
+        /// The ranks answer what they were asked.
+        fn answer(&mut self) {
+            for rank in 0..self.ranks.len() as u32 {
+                for suspect in std::mem::take(&mut self.ranks[rank as usize].suspects) {
+                    self.tell(rank, suspect, self.is_linked(rank, suspect));
+                }
+            }
+            self.deliver();
+        }
+
+        fn tell(&mut self, rank: u32, about: u32, alive: bool) {
+            let Rank { connection, is_dead, .. } = self.ranks[rank as usize];
+            if let (Some(connection), false) = (connection, is_dead) {
+                self.bench.link(connection, about, alive);
+            }
+        }
+
+        fn pass_time(&mut self) {
+            self.now += SUSPICION / 2;
+            self.bench.registry.tick(self.now);
+            self.deliver();
+        }
+
+        /// Takes what the server says, and sees whether it is right.
+        fn deliver(&mut self) {
+            for (connection, message) in self.bench.sent() {
+                match message {
+                    ServerMessage::Suspect { rank } => {
+                        let asked = self.ranks.iter_mut().find(|asked| asked.connection == Some(connection));
+                        asked.map(|asked| asked.suspects.push(rank));
+                    }
+                    ServerMessage::Unreachable { rank, reason } => {
+                        assert_eq!(reason, Reason::Lost);
+                        self.ranks[rank as usize].is_lost = true;
+                        // Who comes back hears what was decided without it.
+                        if self.newcomer == Some(connection) {
+                            continue;
+                        }
+                        let speaks_for_it = |peer: &u32| {
+                            self.is_linked(*peer, rank) && self.ranks[*peer as usize].connection.is_some()
+                        };
+                        let witness = (0..self.ranks.len() as u32).find(speaks_for_it);
+                        assert_eq!(witness, None, "rank {rank} was given up, but has a live link");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever is cut and dies in whatever order, as long as ranks that are
+        /// connected answer in time: nobody with a live link to one of them is
+        /// given up, and in the end all that died are.
+        #[test]
+        fn the_dead_are_given_up_and_the_living_are_not(
+            size in 2u32..6,
+            links in proptest::collection::vec((0u32..6, 0u32..6), 0..12),
+            steps in proptest::collection::vec((0u8..8, 0u32..6), 0..40),
+        ) {
+            let mut job = Job::new(size, links.into_iter().filter(|(a, b)| *a < size && *b < size));
+            job.deliver();
+            for (what, rank) in steps {
+                let rank = rank % size;
+                match what {
+                    0 => job.cut(rank, true),
+                    1..=3 => job.cut(rank, false),
+                    4..=5 => job.come_back(rank),
+                    6 => job.answer(),
+                    _ => {
+                        job.answer();
+                        job.pass_time();
+                    }
+                }
+            }
+            (0..size).for_each(|rank| job.come_back(rank));
+            for _ in 0..4 {
+                job.answer();
+                job.pass_time();
+            }
+            let is_heard = job.ranks.iter().filter(|rank| rank.connection.is_some()).count() > 0;
+            for rank in job.ranks.iter().filter(|rank| rank.is_dead && is_heard) {
+                prop_assert!(rank.is_lost, "a dead rank is not given up");
+            }
+        }
     }
 }
