@@ -15,6 +15,9 @@ use support::{server, watched};
 /// The deadline of every call. A killed rank shows long before.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where ranks that have not joined are waited for.
+const EARLY_TIMEOUT: Duration = Duration::from_millis(1500);
+
 /// The operations that are tried. Ping-pong and sendrecv are between the victim
 /// and each of the others: who has nothing to do with a lost rank goes on.
 const OPERATIONS: [&str; 9] =
@@ -237,6 +240,50 @@ fn a_rank_is_killed_in_allreduce() {
 #[test]
 fn a_rank_is_killed_in_scan() {
     killed_in("scan");
+}
+
+/// What a rank does that is killed before it runs for long: nothing is said.
+#[test]
+#[ignore = "the program of the ranks"]
+fn early_program() {
+    let comm = Communicator::from_env("early").unwrap();
+    comm.set_timeout(Some(EARLY_TIMEOUT)).unwrap();
+    let error = (0..).find_map(|round| call(&comm, "allreduce", 0, round).err()).unwrap();
+    println!("\nended {} {} {}", error.kind().name(), error.peer().map_or(-1, i64::from), error);
+}
+
+/// Killed while the job starts, at any moment: before it joins, in the middle of
+/// its join, or of a handshake. Who had joined is missed at once. Who had not is
+/// waited for to the deadline, and so are those that joined with a rank that was
+/// lost before others came: these are another run.
+#[test]
+fn a_rank_is_killed_while_the_job_starts() {
+    watched(Duration::from_secs(300), || {
+        let count = if std::env::var_os("FMI_SOAK").is_some() { 200 } else { 12 };
+        for number in 0..count {
+            let server = server();
+            let job = Processes::start(4, server.local_addr(), "early_program", |_, _| {});
+            // Start-up takes some 7 ms in all.
+            std::thread::sleep(Duration::from_micros(number * 997 % 9_000));
+            let struck = now_us();
+            job.signal(2, libc::SIGKILL);
+            let mut said = Vec::new();
+            for _ in 0..3 {
+                let (rank, words) = job.next("ended");
+                let text = words.join(" ");
+                let is_lost = text.contains("FMI_ERR_PEER_LOST");
+                assert!(
+                    is_lost && words[1] == "2" || text.contains("FMI_ERR_TIMEOUT"),
+                    "rank {rank}: {text}"
+                );
+                said.push(words[0].clone());
+            }
+            let after = Duration::from_micros((now_us() - struck) as u64);
+            println!("killed early: {said:?} after {after:?}");
+            assert!(after < EARLY_TIMEOUT + Duration::from_secs(2), "{after:?}");
+            job.end();
+        }
+    });
 }
 
 /// The deadline counts from when the first survivor waits: nobody errs before,
