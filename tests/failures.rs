@@ -432,9 +432,12 @@ fn a_collective_that_is_late_poisons_the_communicator_of_all() {
 fn a_function_that_fails_on_one_rank_poisons_the_communicator_of_all() {
     watched(LIMIT, || {
         both_channels(|channel| {
+            let linked = Barrier::new(4);
             job(channel, 4, |comm| {
                 comm.set_timeout(LONG).unwrap();
                 comm.barrier().unwrap();
+                // Who was still in it would hear of the failure there.
+                linked.wait();
                 let fails = comm.rank() == 0;
                 let op = Op::user(move |_, _, _, _| if fails { Err(42) } else { Ok(()) }, true, true, None);
                 let error = fails_soon(|| comm.allreduce(&[1], &mut [0], &op).and_then(|()| comm.barrier()));
