@@ -24,7 +24,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Preamble and hello as they stand on the wire.
 fn hello() -> Vec<u8> {
-    [&b"\xf5FMI\r\nrv\x02\x00"[..], b"\x11\x00\x01sixteen bytes..."].concat()
+    [&b"\xf5FMI\r\nrv\x02\x01sixteen bytes..."[..], b"\x11\x00\x01sixteen bytes..."].concat()
 }
 
 /// The join that may follow without waiting for the answer: the job's hash, no

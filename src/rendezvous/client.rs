@@ -161,7 +161,7 @@ impl Client {
         self.offers.clear();
         self.suspects.clear();
         self.outgoing.clear();
-        protocol::put_preamble(&mut self.outgoing);
+        protocol::put_preamble(&mut self.outgoing, &nonce);
         ClientMessage::Hello { nonce }.encode(&mut self.outgoing);
         self.phase = Phase::Greeting { nonce };
         Ok(())
@@ -511,7 +511,7 @@ mod tests {
 
     fn greet(client: &mut Client, known: bool, required: bool) -> Result<()> {
         let mut bytes = Vec::new();
-        protocol::put_preamble(&mut bytes);
+        protocol::put_preamble(&mut bytes, &[2; 16]);
         client.receive(&bytes)?;
         let version = "test".into();
         give(
@@ -666,7 +666,7 @@ mod tests {
         give(&mut client, &ServerMessage::Joined { joined: joined(), mac: None }).unwrap();
         wire = Wire::new();
         let mut preamble = Vec::new();
-        protocol::put_preamble(&mut preamble);
+        protocol::put_preamble(&mut preamble, &[2; 16]);
         wire.0.push(&preamble);
         assert_eq!(wire.take(&mut client), [ClientMessage::Link { rank: 3, alive: false }]);
     }
@@ -761,7 +761,7 @@ mod tests {
     fn messages_out_of_turn_and_strange_ranks_are_errors() {
         let mut client = Client::new(request()).unwrap();
         let mut bytes = Vec::new();
-        protocol::put_preamble(&mut bytes);
+        protocol::put_preamble(&mut bytes, &[2; 16]);
         client.receive(&bytes).unwrap();
         assert!(give(&mut client, &ServerMessage::Joined { joined: joined(), mac: None }).is_err());
         for rank in [1, 4, u32::MAX] {

@@ -1,7 +1,7 @@
 //! The rendezvous protocol, version 2: what stands on the wire.
 //!
 //! Each side first sends a preamble: eight bytes of [`MAGIC`], the major and
-//! the minor version. After it come frames: the length of what follows (u16),
+//! the minor version, sixteen random bytes. After it come frames: the length of what follows (u16),
 //! the kind (u8), the body; all numbers are little-endian. A frame of a kind
 //! that a newer minor version added is skipped by its length; a known frame is
 //! decoded strictly, to its last byte. Until the join is answered a frame has
@@ -54,8 +54,11 @@ pub(crate) const MAGIC: [u8; 8] = *b"\xf5FMI\r\nrv";
 pub(crate) const MAJOR: u8 = 2;
 /// A newer minor version only adds kinds of frames.
 pub(crate) const MINOR: u8 = 1;
-/// Bytes of magic and versions.
-pub(crate) const PREAMBLE: usize = MAGIC.len() + 2;
+/// Bytes of the preamble: magic, versions, and sixteen that are others each time
+/// and never zero. A server of protocol 1 takes what a client says first for the
+/// name of a pair, some only to the first zero byte, and must never find two
+/// clients that say the same.
+pub(crate) const PREAMBLE: usize = MAGIC.len() + 2 + size_of::<Nonce>();
 
 /// The longest frame, length field included, until the join is answered.
 pub(crate) const MAX_FRAME_EARLY: usize = 512;
@@ -294,10 +297,11 @@ pub(crate) fn is_private(address: &SocketAddr) -> bool {
     private && address.port() != 0
 }
 
-/// Appends the preamble to `out`.
-pub(crate) fn put_preamble(out: &mut Vec<u8>) {
+/// Appends the preamble to `out`; `nonce` is its side's.
+pub(crate) fn put_preamble(out: &mut Vec<u8>, nonce: &Nonce) {
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[MAJOR, MINOR]);
+    out.extend_from_slice(&nonce.map(|byte| byte | 1));
 }
 
 impl ClientMessage {
@@ -902,7 +906,7 @@ mod tests {
         #[test]
         fn client_messages_survive_the_wire(sent in vec(client_message(), 0..8), piece in 1usize..600) {
             let mut bytes = Vec::new();
-            put_preamble(&mut bytes);
+            put_preamble(&mut bytes, &[2; 16]);
             sent.iter().for_each(|message| message.encode(&mut bytes));
             prop_assert_eq!(decode_all(&bytes, piece, ClientMessage::decode), Ok(sent));
         }
@@ -910,7 +914,7 @@ mod tests {
         #[test]
         fn server_messages_survive_the_wire(sent in vec(server_message(), 0..8), piece in 1usize..600) {
             let mut bytes = Vec::new();
-            put_preamble(&mut bytes);
+            put_preamble(&mut bytes, &[2; 16]);
             sent.iter().for_each(|message| message.encode(&mut bytes));
             prop_assert_eq!(decode_all(&bytes, piece, ServerMessage::decode), Ok(sent));
         }
@@ -929,7 +933,7 @@ mod tests {
         fn garbage_is_an_error_or_nothing(garbage in vec(any::<u8>(), 0..2000), greet: bool) {
             let mut bytes = Vec::new();
             if greet {
-                put_preamble(&mut bytes);
+                put_preamble(&mut bytes, &[2; 16]);
             }
             bytes.extend_from_slice(&garbage);
             for result in [
@@ -977,7 +981,7 @@ mod tests {
     #[test]
     fn a_frame_of_an_unknown_kind_is_skipped_by_its_length() {
         let mut bytes = Vec::new();
-        put_preamble(&mut bytes);
+        put_preamble(&mut bytes, &[2; 16]);
         bytes.extend_from_slice(&[4, 0, 0x7f, 1, 2, 3]);
         ClientMessage::Leave.encode(&mut bytes);
         assert_eq!(decode_all(&bytes, 1000, ClientMessage::decode), Ok(vec![ClientMessage::Leave]));
@@ -989,7 +993,7 @@ mod tests {
         frame[..3].copy_from_slice(&[86, 2, 0x7f]);
         let mut decoder = Decoder::new();
         let mut bytes = Vec::new();
-        put_preamble(&mut bytes);
+        put_preamble(&mut bytes, &[2; 16]);
         decoder.push(&[&bytes[..], &frame[..2]].concat());
         assert_eq!(
             decoder.next_frame().unwrap_err().kind(),

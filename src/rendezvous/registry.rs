@@ -1788,7 +1788,9 @@ mod tests {
                 match message {
                     ServerMessage::Suspect { rank } => {
                         let asked = self.ranks.iter_mut().find(|asked| asked.connection == Some(connection));
-                        asked.map(|asked| asked.suspects.push(rank));
+                        if let Some(asked) = asked {
+                            asked.suspects.push(rank);
+                        }
                     }
                     ServerMessage::Unreachable { rank, reason } => {
                         assert_eq!(reason, Reason::Lost);

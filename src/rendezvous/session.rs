@@ -107,7 +107,7 @@ impl Session {
             return;
         }
         if matches!(self.phase, Phase::Greeting) {
-            protocol::put_preamble(out);
+            protocol::put_preamble(out, &self.fresh.nonce);
         }
         let Refused { refusal, text } = refused;
         ServerMessage::Refused { refusal, text }.encode(out);
@@ -123,7 +123,7 @@ impl Session {
     ) -> Result<(), Refused> {
         match (self.phase, message) {
             (Phase::Greeting, ClientMessage::Hello { nonce }) => {
-                protocol::put_preamble(out);
+                protocol::put_preamble(out, &self.fresh.nonce);
                 ServerMessage::Challenge {
                     nonce: self.fresh.nonce,
                     secret_known: admission.secret.is_some(),
@@ -401,7 +401,7 @@ mod tests {
         let fresh = Fresh { nonce: [1; 16], membership };
         let mut session = Session::new(1, "9.9.9.9:1".parse().unwrap(), fresh);
         let mut bytes = Vec::new();
-        protocol::put_preamble(&mut bytes);
+        protocol::put_preamble(&mut bytes, &[2; 16]);
         ClientMessage::Hello { nonce: [2; 16] }.encode(&mut bytes);
         let join = Join {
             job: [0; 32],
@@ -425,7 +425,7 @@ mod tests {
         let fresh = Fresh { nonce: [1; 16], membership };
         let mut session = Session::new(1, "9.9.9.9:1".parse().unwrap(), fresh);
         let mut bytes = Vec::new();
-        protocol::put_preamble(&mut bytes);
+        protocol::put_preamble(&mut bytes, &[2; 16]);
         ClientMessage::Hello { nonce: [2; 16] }.encode(&mut bytes);
         let join = Join {
             job: [0; 32],
@@ -459,7 +459,7 @@ mod tests {
     #[test]
     fn a_refusal_can_be_read_however_early_it_comes() {
         let mut hello = Vec::new();
-        protocol::put_preamble(&mut hello);
+        protocol::put_preamble(&mut hello, &[2; 16]);
         let preamble = hello.len();
         ClientMessage::Hello { nonce: [2; 16] }.encode(&mut hello);
         let newer = [&protocol::MAGIC[..], &[protocol::MAJOR + 1, 0]].concat();

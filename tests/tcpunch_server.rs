@@ -229,7 +229,7 @@ fn a_job_of_ours_meets_by_names() {
 /// Whether whole or in pieces: two clients that begin as ours do are no pair.
 #[test]
 fn our_own_first_words_are_never_a_name() {
-    const PREAMBLE: &[u8] = b"\xf5FMI\r\nrv\x02\x00";
+    const PREAMBLE: &[u8] = b"\xf5FMI\r\nrv\x02\x01sixteen bytes...";
     with_server(&[], |server| {
         for length in 1..=PREAMBLE.len() {
             let mut probes: Vec<_> = (0..2).map(|_| server.connect()).collect();
@@ -247,7 +247,7 @@ fn our_own_first_words_are_never_a_name() {
                 probe.write_all(b"\x11\x00\x01sixteen bytes...").unwrap();
                 let mut answer = [0; PREAMBLE.len()];
                 probe.read_exact(&mut answer).unwrap();
-                assert_eq!(answer, PREAMBLE);
+                assert_eq!(answer[..10], PREAMBLE[..10]);
             }
         }
     });
