@@ -360,6 +360,23 @@ impl Lab {
         self.drop_at(site, "drop");
     }
 
+    /// From now on a connection between a site and others carries so many bytes,
+    /// and then no more; but not those to the server.
+    pub(crate) fn stall_after(&self, site: usize, bytes: u32) {
+        let port = SERVER.port();
+        self.drop_at(
+            site,
+            &format!("tcp dport {port} accept\ntcp sport {port} accept\nct bytes > {bytes} drop"),
+        );
+    }
+
+    /// Ends what [`cut`](Self::cut) or another of its kind began.
+    pub(crate) fn mend(&self, site: usize) {
+        let router = router_name(&self.prefix, site_letter(site));
+        run(Command::new("ip").args(["netns", "exec", &router, "nft", "delete", "table", "ip", "cut"]), "")
+            .unwrap();
+    }
+
     fn drop_at(&self, site: usize, rules: &str) {
         let table = format!(
             "table ip cut {{

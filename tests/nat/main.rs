@@ -416,6 +416,47 @@ fn shared_socket(port: u16) -> Socket {
     socket
 }
 
+/// Some paths carry a connection's first bytes, and then no more: such a one is no
+/// link, and the pair is made again.
+#[test]
+fn a_path_that_stalls_is_not_taken_for_a_link() {
+    in_lab(|| {
+        let lab = Lab::of_kinds(&[Kind::Pr, Kind::Pr]);
+        lab.stall_after(0, 20_000);
+        let job = Job::new("exchange", 2, SHORT_TIMEOUT);
+        let mut pair = start_pair(&job, lab.host(0, 0), lab.host(1, 0));
+        for rank in &mut pair {
+            let failure = rank.failed().unwrap();
+            println!("{}", failure.text);
+            assert!(failure.is(ErrorKind::Connect), "{}", failure.text);
+            assert!(failure.text.contains("stalled"), "{}", failure.text);
+        }
+        let job = Job::new("exchange", 2, TIMEOUT);
+        let mut pair = start_pair(&job, lab.host(0, 0), lab.host(1, 0));
+        std::thread::sleep(Duration::from_millis(1500));
+        lab.mend(0);
+        pair.iter_mut().for_each(|rank| rank.done().unwrap());
+        println!("mended: linked after {:?}", pair.each_ref().map(Rank::linked_after));
+    });
+}
+
+/// Protocol 1 knows the public address alone: enough for all but neighbours.
+#[test]
+fn pairs_connect_in_protocol_1_too() {
+    use Kind::{Icmp, None, Open, Pr, Prnp, Rst};
+    in_lab(|| {
+        try_pairs(&[(None, Pr), (Pr, Prnp), (Rst, Open), (Icmp, Pr)], |a, b| {
+            let lab = Lab::of_kinds(&[a, b]);
+            let job = Job::new("exchange", 2, TIMEOUT).with_protocol("1");
+            let mut pair = start_pair(&job, lab.host(0, 0), lab.host(1, 0));
+            for rank in &mut pair {
+                rank.done()?;
+            }
+            Ok(format!("linked after {:?}", pair.each_ref().map(Rank::linked_after)))
+        });
+    });
+}
+
 /// The lab's own promise: which public port a host has, and who is let in.
 #[test]
 fn routers_do_what_their_kind_says() {

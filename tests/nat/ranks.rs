@@ -27,13 +27,19 @@ pub(crate) struct Job {
     size: u32,
     plan: &'static str,
     timeout: Duration,
+    protocol: &'static str,
 }
 
 impl Job {
     /// A job whose ranks all do `plan` (see [`program`]).
     pub(crate) fn new(plan: &'static str, size: u32, timeout: Duration) -> Self {
         let id = format!("{}-{}", std::process::id(), JOBS.fetch_add(1, Ordering::Relaxed));
-        Self { id, size, plan, timeout }
+        Self { id, size, plan, timeout, protocol: "auto" }
+    }
+
+    /// The same, in this protocol of the rendezvous server.
+    pub(crate) fn with_protocol(self, protocol: &'static str) -> Self {
+        Self { protocol, ..self }
     }
 
     /// Starts a rank on `host`.
@@ -47,6 +53,7 @@ impl Job {
             .env("FMI_RENDEZVOUS", SERVER.to_string())
             .env("FMI_JOB_ID", &self.id)
             .env("FMI_TIMEOUT_MS", self.timeout.as_millis().to_string())
+            .env("FMI_BACKENDS_DIRECT_PROTOCOL", self.protocol)
             .env("FMI_LOG", "info")
             .env("FMI_TEST_PLAN", self.plan)
             .stdin(Stdio::null())

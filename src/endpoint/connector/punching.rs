@@ -63,6 +63,9 @@ const QUICK_ANSWER: Duration = Duration::from_micros(150);
 /// tries keep missing each other do not go on in step.
 const SPREAD: Duration = Duration::from_micros(150);
 
+/// What became of a connection that stood, and carried no more.
+const STALLED: &str = "a connection stood, and stalled";
+
 /// The most addresses that a listener is told to ignore.
 const MAX_IGNORED: usize = 256;
 
@@ -222,8 +225,11 @@ impl Punching {
             candidates: Vec::new(),
         });
         attempt.port = port;
-        attempt.round += 1;
-        attempt.round_end = now + patience;
+        // Both may have asked for the round, and have been told GO twice.
+        if attempt.is_over || attempt.round_end.saturating_duration_since(now) < patience / 2 {
+            attempt.round += 1;
+            attempt.round_end = now + patience;
+        }
         attempt.is_over = false;
         for candidate in &mut attempt.candidates {
             candidate.start_over(now);
@@ -571,8 +577,12 @@ impl Punching {
         // A reset: a NAT that has a wrong idea of the connection forgets it.
         let _ = pairing.socket.set_linger(Some(Duration::ZERO));
         self.drop_failed(poller, key, |candidate| {
-            let why = if is_connected { "the connection stalled" } else { "no answer" };
-            candidate.last_error = Some(why.into());
+            match is_connected {
+                true => candidate.last_error = Some(STALLED.into()),
+                // That one stood says more than that the next ones did not.
+                false if candidate.last_error.as_deref() == Some(STALLED) => {}
+                false => candidate.last_error = Some("no answer".into()),
+            }
             candidate.answer = (candidate.answer * 2).min(LAST_ANSWER);
             candidate.retry = now;
         });
