@@ -174,7 +174,7 @@ fn pairs_that_cannot_connect_say_why() {
                     // one that the other side tries, and lets in.
                     match [a, b].contains(&Kind::Sym) && ![a, b].contains(&Kind::Egress) {
                         true => continue,
-                        false => return Err(format!("rank {} is connected", rank.number())),
+                        false => return Err(format!("rank {} is connected", rank.number)),
                     }
                 };
                 if !failure.is(ErrorKind::Connect) || !failure.text.contains(&format!("{}:", other.public)) {

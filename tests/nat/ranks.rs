@@ -72,7 +72,7 @@ impl Job {
 
 /// A running rank; killed when it is dropped.
 pub(crate) struct Rank {
-    number: u32,
+    pub(crate) number: u32,
     process: Child,
     lines: Receiver<String>,
     said: Vec<String>,
@@ -94,10 +94,6 @@ impl Failure {
 }
 
 impl Rank {
-    pub(crate) fn number(&self) -> u32 {
-        self.number
-    }
-
     /// What follows in the next line that begins with `word`.
     ///
     /// # Errors
@@ -196,12 +192,8 @@ impl Rank {
     /// How long its first link took from the moment that both knew of each other,
     /// where its log says so.
     pub(crate) fn linked_after(&self) -> Option<Duration> {
-        let (_, time) = self
-            .said
-            .iter()
-            .find_map(|line| line.split_once("linked with rank "))?
-            .1
-            .split_once(" after ")?;
+        let mut lines = self.said.iter().filter(|line| line.contains("linked with rank "));
+        let (_, time) = lines.next()?.split_once(" after ")?;
         let (number, unit) = time.split_once(' ')?;
         let number: f64 = number.parse().ok()?;
         (unit.trim_end() == "ms").then(|| Duration::from_secs_f64(number / 1000.0))
