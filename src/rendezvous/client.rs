@@ -125,7 +125,7 @@ impl Client {
             size,
             host_id,
             fingerprint,
-            private: private_endpoints.into_iter().filter(protocol::is_private).take(MAX_PRIVATE).collect(),
+            private: told_endpoints(private_endpoints),
         };
         let mut client = Self {
             join,
@@ -165,6 +165,12 @@ impl Client {
         ClientMessage::Hello { nonce }.encode(&mut self.outgoing);
         self.phase = Phase::Greeting { nonce };
         Ok(())
+    }
+
+    /// From the next connection on, ranks of the same private network reach this
+    /// one here; which addresses count, [`JoinRequest`] says.
+    pub(crate) fn move_to(&mut self, private_endpoints: Vec<SocketAddr>) {
+        self.join.private = told_endpoints(private_endpoints);
     }
 
     /// Asks for a link to `rank`; asking twice is asking once. The answer is
@@ -459,6 +465,11 @@ fn unexpected() -> Error {
 /// A stranger's words as they may be shown on a terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Those that are told to the server.
+fn told_endpoints(private: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    private.into_iter().filter(protocol::is_private).take(MAX_PRIVATE).collect()
 }
 
 #[cfg(test)]

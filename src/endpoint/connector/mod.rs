@@ -23,8 +23,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use socket2::Socket;
+
 use super::poller::Poller;
 use crate::config::{DirectSettings, RendezvousProtocol};
+use crate::descriptors::Tracked;
 use crate::engine::frame::AbortNotice;
 use crate::error::{Error, ErrorKind};
 use crate::link::tcp::TcpLink;
@@ -109,6 +112,10 @@ pub(super) struct Connector {
     /// The server refused us for good.
     refused: Option<Error>,
     client: Option<Client>,
+    /// The connection before the present one, until that one has joined.
+    retired: Option<Tracked<Socket>>,
+    /// How often another port was taken.
+    renewals: u32,
     /// The port of the connection to the server.
     port: Option<PortKey>,
     /// The pairs that a server of protocol 1 is asked for.
@@ -137,6 +144,8 @@ impl Connector {
             last_error: None,
             refused: None,
             client: None,
+            retired: None,
+            renewals: 0,
             port: None,
             pairs: Pairs::default(),
             punching: Punching::new(membership.size, logger.clone()),
@@ -210,7 +219,7 @@ impl Connector {
     /// Why there is no link to `peer` yet, and what kind of failure that is when
     /// the deadline passes.
     pub(super) fn explain(&self, peer: u32) -> (ErrorKind, String) {
-        if self.punching.is_talking(peer) {
+        if self.punching.is_talking(peer) && !self.punching.has_stalled(peer) {
             let text =
                 format!("rank {peer} has not completed the connection; it may be outside of FMI calls");
             return (ErrorKind::Timeout, text);
@@ -320,14 +329,14 @@ impl Connector {
                     );
                 }
                 Punched::Refused { peer, error } => self.fail(poller, peer, error),
-                Punched::Exhausted { peer } => self.next_round(poller, peer),
+                Punched::Exhausted { peer } => self.next_round(poller, peer, now),
             }
         }
         moved || self.outcomes.len() > before
     }
 
     /// A round with `peer` has come to nothing.
-    fn next_round(&mut self, poller: &Poller, peer: u32) {
+    fn next_round(&mut self, poller: &Poller, peer: u32, now: Instant) {
         let is_talking = self.punching.is_talking(peer);
         if !self.wanted.contains(&peer) {
             if !is_talking {
@@ -336,6 +345,9 @@ impl Connector {
         } else if self.punching.rounds(peer) < ROUNDS || is_talking {
             if let Some(port) = self.pairs.forget(poller, peer) {
                 self.punching.close_port(poller, port);
+            }
+            if self.punching.has_stalled(peer) {
+                self.renew_port(poller, now);
             }
             self.ask_server(peer);
         } else if let Some(error) = self.no_path(peer) {

@@ -270,6 +270,12 @@ impl Punching {
         self.pairings.iter().any(|(_, pairing)| pairing.handshake.is_some() && pairing.peer() == Some(peer))
     }
 
+    /// Whether a connection with `peer` stood, and carried no more.
+    pub(super) fn has_stalled(&self, peer: u32) -> bool {
+        let candidates = self.attempts.get(&peer).map_or(&[][..], |attempt| &attempt.candidates);
+        candidates.iter().any(|candidate| candidate.last_error.as_deref() == Some(STALLED))
+    }
+
     /// What was tried to reach `peer`, and what came of it.
     pub(super) fn report(&self, peer: u32) -> Option<String> {
         let attempt = self.attempts.get(&peer)?;

@@ -28,6 +28,9 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a server waits for a rank that joins.
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a rank takes another port: each costs it a descriptor.
+const MAX_RENEWALS: u32 = 8;
+
 /// How often a name that is being resolved is asked for.
 const RESOLVER_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -155,12 +158,17 @@ impl Connector {
         let local = socket.local_addr().map_err(|error| io("getsockname", error))?;
         let local = local.as_socket().expect("a TCP socket has an IP address");
         let _ = keep_alive(socket);
-        if let Some(port) = self.port.take() {
+        if let Some(port) = self.port.take()
+            && self.retired.is_none()
+        {
             self.punching.close_port(poller, port);
         }
         self.port = Some(self.punching.open_port(local).map_err(|error| io("listen", error))?);
         match &mut self.client {
-            Some(client) => client.reconnect()?,
+            Some(client) => {
+                client.move_to(private_endpoints(local));
+                client.reconnect()?;
+            }
             None => {
                 let Membership { rank, size, name, job_id, fingerprint } = self.membership.clone();
                 let client = self.client.insert(Client::new(JoinRequest {
@@ -246,6 +254,7 @@ impl Connector {
             match event {
                 Event::Joined { epoch, ranks_on_host, .. } => {
                     self.note_reached();
+                    self.retired = None;
                     self.punching.introduce(self.identity(epoch));
                     self.outcomes.push_back(Outcome::RanksHere(ranks_on_host));
                     self.logger.log(
@@ -295,6 +304,22 @@ impl Connector {
             poller.remove(socket.as_raw_fd());
         }
         self.server_unreachable(poller, error, now);
+    }
+
+    /// Connects to the server anew, and so from another port: a NAT that has lost
+    /// the thread of a connection may keep its two ends apart for long. The old
+    /// connection stays until the server knows the new one, which would take its
+    /// end for ours; so does the old port, for the pairs that are under way there.
+    pub(super) fn renew_port(&mut self, poller: &Poller, now: Instant) {
+        if !matches!(self.server, Server::Open { .. }) || self.renewals >= MAX_RENEWALS {
+            return;
+        }
+        self.renewals += 1;
+        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
+            poller.remove(socket.as_raw_fd());
+            self.retired = Some(socket);
+        }
+        self.connect_server(poller, self.addresses.clone(), now);
     }
 
     /// The server's first bytes: whether it speaks our protocol. Else it is
