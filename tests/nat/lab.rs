@@ -24,6 +24,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::distance::{Carrier, Device};
 use crate::support::tcp_table;
 
 /// Where the rendezvous server listens; kind egress lets only this port out.
@@ -184,17 +185,7 @@ pub(crate) struct Host {
 impl Host {
     /// Runs `body` in a thread whose sockets are this host's.
     pub(crate) fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("{NAMESPACES}/{}", self.namespace)).expect("the namespace");
-        let inside = move || {
-            // SAFETY: no pointers; the descriptor is open, and only this thread,
-            // which ends with `body`, moves.
-            let status = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-            assert_eq!(status, 0, "setns: {}", io::Error::last_os_error());
-            body()
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        enter(&self.namespace, body)
     }
 
     /// A command that will run on this host, and not outlive the calling thread.
@@ -225,6 +216,7 @@ pub(crate) struct Lab {
     public: Host,
     sites: Vec<Vec<Host>>,
     server: Option<Child>,
+    carrier: Option<Carrier>,
 }
 
 impl Lab {
@@ -235,42 +227,58 @@ impl Lab {
 
     /// Builds the sites and starts the server.
     pub(crate) fn new(sites: &[Site]) -> Self {
-        Self::build(sites).expect("the lab, of which the parts were seen to work")
+        Self::build(sites, None).expect("the lab, of which the parts were seen to work")
     }
 
-    fn build(sites: &[Site]) -> Result<Self, String> {
+    /// As [`Lab::of_kinds`], with `distance` between any two of the routers and the
+    /// public host.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no devices for it.
+    pub(crate) fn distant(kinds: &[Kind], distance: Duration) -> Result<Self, String> {
+        Self::build(&kinds.iter().map(|kind| Site::new(*kind)).collect::<Vec<_>>(), Some(distance))
+    }
+
+    fn build(sites: &[Site], distance: Option<Duration>) -> Result<Self, String> {
         let prefix = format!("fmi{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let public = Host { namespace: format!("{prefix}-pub"), address: *SERVER.ip(), public: *SERVER.ip() };
         let plans: Vec<Plan> =
             sites.iter().enumerate().map(|(index, site)| Plan::new(&prefix, index, site)).collect();
         // From here on, what was made is removed whatever happens.
         let hosts = plans.iter().map(|plan| plan.hosts.clone()).collect();
-        let mut lab = Self { prefix, public, sites: hosts, server: None };
-        lab.wire(&plans)?;
+        let mut lab = Self { prefix, public, sites: hosts, server: None, carrier: None };
+        lab.wire(&plans, distance)?;
         lab.start_server()?;
         lab.settle()?;
         Ok(lab)
     }
 
     /// The namespaces, cables, addresses, routes and rules.
-    fn wire(&self, plans: &[Plan]) -> Result<(), String> {
+    fn wire(&mut self, plans: &[Plan], distance: Option<Duration>) -> Result<(), String> {
         let public = &self.public.namespace;
         let mut cables = format!("netns add {public}\n");
+        let mut network = String::new();
+        if distance.is_none() {
+            network += "link add net type bridge\n";
+        }
         // A second address, so that there is another destination to compare with.
-        let mut network = format!(
-            "link set lo up\nlink add net type bridge\nlink set net up\n\
-             address add {0}/24 dev net\naddress add {1}/24 dev net\n",
+        let _ = writeln!(
+            network,
+            "link set lo up\nlink set net up\naddress add {}/24 dev net\naddress add {}/24 dev net",
             SERVER.ip(),
             second_address(),
         );
         for plan in plans {
             let (router, site) = (&plan.router, plan.letter);
             let _ = writeln!(cables, "netns add {router}");
-            let _ = writeln!(
-                cables,
-                "link add name wan netns {router} type veth peer name site{site} netns {public}"
-            );
-            let _ = writeln!(network, "link set site{site} master net up");
+            if distance.is_none() {
+                let _ = writeln!(
+                    cables,
+                    "link add name wan netns {router} type veth peer name site{site} netns {public}"
+                );
+                let _ = writeln!(network, "link set site{site} master net up");
+            }
             network += &plan.route_to().unwrap_or_default();
             for (index, Host { namespace, .. }) in plan.hosts.iter().enumerate() {
                 let _ = writeln!(cables, "netns add {namespace}");
@@ -281,6 +289,17 @@ impl Lab {
             }
         }
         run(Command::new("ip").args(["-batch", "-"]), &cables)?;
+        if let Some(distance) = distance {
+            let device = |namespace: &str, name, networks| {
+                enter(namespace, || Device::new(name, networks))
+                    .map_err(|error| format!("a TUN device: {error}"))
+            };
+            let mut devices = vec![device(public, "net", vec![(*SERVER.ip(), 32), (second_address(), 32)])?];
+            for plan in plans {
+                devices.push(device(&plan.router, "wan", plan.networks())?);
+            }
+            self.carrier = Some(Carrier::new(devices, distance));
+        }
         configure(public, &network)?;
         for plan in plans {
             let routes = plans.iter().filter(|other| other.router != plan.router).filter_map(Plan::route_to);
@@ -469,6 +488,12 @@ impl Plan {
         )
     }
 
+    /// What the router's way out leads to.
+    fn networks(&self) -> Vec<(Ipv4Addr, u32)> {
+        let own = self.addresses.iter().map(|address| (*address, 32));
+        own.chain((self.kind == Kind::None).then_some((self.gateway, self.bits))).collect()
+    }
+
     /// How others come to hosts that have no NAT.
     fn route_to(&self) -> Option<String> {
         let mut addresses = self.addresses.iter();
@@ -484,6 +509,21 @@ fn site_letter(index: usize) -> char {
 
 fn router_name(prefix: &str, letter: char) -> String {
     format!("{prefix}-n{letter}")
+}
+
+/// Runs `body` in a thread that stands in a namespace.
+fn enter<T: Send>(namespace: &str, body: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(format!("{NAMESPACES}/{namespace}")).expect("the namespace");
+    let inside = move || {
+        // SAFETY: no pointers; the descriptor is open, and only this thread,
+        // which ends with `body`, moves.
+        let status = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+        assert_eq!(status, 0, "setns: {}", io::Error::last_os_error());
+        body()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Gives `commands` to `ip` in a namespace.
@@ -541,7 +581,7 @@ pub(crate) fn available() -> Result<(), &'static str> {
     let trial = || {
         sweep();
         // The kinds between them use everything that the kernel has to offer.
-        Lab::build(&Kind::ALL.map(Site::new)).map(drop)
+        Lab::build(&Kind::ALL.map(Site::new), None).map(drop)
     };
     AVAILABLE.get_or_init(trial).as_ref().copied().map_err(String::as_str)
 }

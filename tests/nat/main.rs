@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod distance;
 mod lab;
 mod ranks;
 
@@ -195,6 +196,25 @@ fn pairs_that_cannot_connect_say_why() {
                 [first, _] => Ok(format!("after {after:.1?}: {first}")),
                 _ => Err(format!("connected on one side only: {said:?}")),
             }
+        });
+    });
+}
+
+/// As far apart as data centres are, where SYNs cross on their way. Routers that
+/// answer by RST forget with it what their host has sent: there they must.
+#[test]
+fn hosts_that_are_far_apart_connect() {
+    use Kind::{Icmp, Open, Pr, Prnp, Rst, Sym};
+    in_lab(|| {
+        let selection = [(Rst, Rst), (Icmp, Icmp), (Prnp, Pr), (Open, Sym)];
+        try_pairs(&pairs(&selection, Kind::is_direct_with), |a, b| {
+            let lab = Lab::distant(&[a, b], Duration::from_millis(10))?;
+            let job = Job::new("exchange", 2, TIMEOUT);
+            let mut pair = start_pair(&job, lab.host(0, 0), lab.host(1, 0));
+            for rank in &mut pair {
+                rank.done()?;
+            }
+            Ok(format!("linked after {:?}", pair.each_ref().map(Rank::linked_after)))
         });
     });
 }
