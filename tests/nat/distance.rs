@@ -15,8 +15,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Where the kernel makes TUN devices.
+const TUN: &str = "/dev/net/tun";
+
 /// How long the thread sleeps where nothing comes: it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether this kernel has what it takes; else why not.
+pub(crate) fn available() -> Result<(), String> {
+    File::open(TUN).map(drop).map_err(|error| format!("{TUN}: {error}"))
+}
 
 /// A network device whose packets this process sends and receives.
 pub(crate) struct Device {
@@ -32,8 +40,7 @@ impl Device {
     ///
     /// The kernel does not want to.
     pub(crate) fn new(name: &str, networks: Vec<(Ipv4Addr, u32)>) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(TUN)?;
         // SAFETY: a struct of plain numbers, for which zero is a value.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
