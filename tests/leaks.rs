@@ -6,14 +6,15 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fmi::{Communicator, Config, ErrorKind, Op};
-use support::{Channel, config, milliseconds, watched};
+use support::{Channel, config, listening_ports, milliseconds, watched};
 
 /// Counts the bytes that are allocated.
 struct Counting;
@@ -69,11 +70,17 @@ struct ServerProcess {
 
 impl ServerProcess {
     fn start() -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_fmi"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "off"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fmi"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log", "off"]).stdout(Stdio::piped());
+        // It ends with this program, also where the watchdog ends that.
+        // SAFETY: a plain system call, which a child may make before it executes.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let mut process = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().rsplit(':').next().unwrap().to_owned();
@@ -162,6 +169,28 @@ fn gives_a_wrong_length(comm: Communicator) {
     }
 }
 
+/// Connections from outside of the job, at both ranks, but not at the port that
+/// nobody serves.
+fn meets_strangers(comm: Communicator, unserved: u16) {
+    comm.barrier().unwrap();
+    // Both ranks' are this process's.
+    let ports = if comm.rank() == 0 { listening_ports() } else { Vec::new() };
+    let strangers: Vec<_> = ports
+        .into_iter()
+        .filter(|port| *port != unserved)
+        .map(|port| {
+            let mut stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            stranger
+        })
+        .collect();
+    comm.barrier().unwrap();
+    // It sees them while it waits.
+    comm.set_timeout(milliseconds(5)).unwrap();
+    comm.recv(&mut [0u8], 1 - comm.rank()).unwrap_err();
+    drop(strangers);
+}
+
 /// The other rank is a process that ends without a word.
 fn loses_its_peer(config: &Config) {
     // SAFETY: the child makes a communicator of its own, and ends by `_exit`.
@@ -187,8 +216,9 @@ fn nothing_is_kept() {
         let server = ServerProcess::start();
         let good = direct("127.0.0.1", &server.port);
         let memory = config(Channel::Memory, None);
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let silent = direct("127.0.0.1", &silent.local_addr().unwrap().port().to_string());
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+        let unserved = nobody.local_addr().unwrap().port();
+        let silent = direct("127.0.0.1", &unserved.to_string());
         let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refused = direct("127.0.0.1", &refused.port().to_string());
         let unknown = direct("no-such-host.invalid", "1");
@@ -198,7 +228,8 @@ fn nothing_is_kept() {
                 0..3 => alone(both),
                 3..6 => alone(&silent),
                 6..9 => alone(&refused),
-                9..12 => alone(&unknown),
+                9 | 10 => alone(&unknown),
+                11 => together(&good, |comm| meets_strangers(comm, unserved)),
                 12 | 13 => together(both, mismatches),
                 14 | 15 => together(both, aborts),
                 16 => together(both, leaves_messages_behind),
@@ -212,8 +243,8 @@ fn nothing_is_kept() {
             Holdings::now()
         };
         let start = Instant::now();
-        let before = run(0..200);
-        let after = run(200..1200);
+        let before = run(0..100);
+        let after = run(100..1100);
         println!("{before:?} became {after:?} in {:?}", start.elapsed());
         assert!(after.descriptors <= before.descriptors + 2);
         // One that looks up the unknown host may be there or not.
