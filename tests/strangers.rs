@@ -3,8 +3,10 @@
 
 mod support;
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fmi::rendezvous::{Server, ServerOptions};
@@ -142,5 +144,98 @@ fn a_rank_without_the_secret_is_told_so() {
         config.set("secret_env", "FMI_TEST_RIGHT").unwrap();
         let error = Communicator::create(0, 2, "secret", &config).unwrap().barrier().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+    });
+}
+
+/// Runs [`quiet_rank`] in a process of its own against `rendezvous`, with
+/// strangers at its port while it waits, then `rest` before it goes on.
+fn waits_quietly(case: &str, rendezvous: SocketAddr, rest: impl FnOnce()) {
+    let mut rank = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "quiet_rank", "--ignored", "--nocapture"])
+        .env("FMI_RENDEZVOUS", rendezvous.to_string())
+        .env("FMI_TEST_CASE", case)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(rank.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = lines.inspect(|line| println!("{line}"));
+    let port = lines.find_map(|line| line.strip_prefix("port ")?.parse().ok()).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let strangers: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let used = lines.find_map(|line| line.strip_prefix("used ")?.parse().ok()).unwrap();
+    rest();
+    assert!(rank.wait().unwrap().success());
+    drop(strangers);
+    // A hundred looks at most; endless ones take a fifth of the time, and more.
+    assert!(Duration::from_micros(used) < Duration::from_millis(100), "{used} us of 1.5 s");
+}
+
+/// What this process has used of the processors.
+fn processor_time() -> Duration {
+    // SAFETY: the structure is filled by the call; zeros are a valid one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+fn limit_descriptors(limit: libc::rlim_t) -> libc::rlim_t {
+    // SAFETY: the structure is filled by the first call.
+    unsafe {
+        let mut limits: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits);
+        let before = std::mem::replace(&mut limits.rlim_cur, limit);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limits), 0);
+        before
+    }
+}
+
+#[test]
+#[ignore = "the program of other tests"]
+fn quiet_rank() {
+    let is_starved = std::env::var("FMI_TEST_CASE").unwrap() == "starved";
+    let comm = Communicator::create(1, 2, "quiet", &fmi::Config::new()).unwrap();
+    // It gets to its server, and listens from then on.
+    comm.set_timeout(milliseconds(300)).unwrap();
+    comm.recv(&mut [0u8], 0).unwrap_err();
+    let port = listening_ports()[0];
+    let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+    let before = limit_descriptors(if is_starved { next as _ } else { 1000 });
+    println!("\nport {port}");
+    comm.set_timeout(milliseconds(1500)).unwrap();
+    let used = processor_time();
+    comm.recv(&mut [0u8], 0).unwrap_err();
+    println!("used {}", (processor_time() - used).as_micros());
+    limit_descriptors(before);
+    if is_starved {
+        comm.set_timeout(milliseconds(20_000)).unwrap();
+        comm.barrier().unwrap();
+    }
+}
+
+/// The connections stay at the door: the rank must not look at them without end,
+/// and must let its peer in once it can.
+#[test]
+fn a_rank_that_is_out_of_descriptors_waits_quietly() {
+    watched(LIMIT, || {
+        let server = server();
+        let config = config(Channel::Direct, Some(&server));
+        waits_quietly("starved", server.local_addr(), || {
+            let peer = Communicator::create(0, 2, "quiet", &config).unwrap();
+            peer.set_timeout(milliseconds(20_000)).unwrap();
+            peer.barrier().unwrap();
+        });
+    });
+}
+
+/// Who they are cannot be asked before the rank knows of what run it is.
+#[test]
+fn a_rank_that_has_not_joined_waits_quietly() {
+    watched(LIMIT, || {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        waits_quietly("outside", silent.local_addr().unwrap(), || {});
     });
 }
