@@ -1,6 +1,8 @@
 /* Forks: what a child may do with the parent's communicators, and with its own. */
 #include "host.h"
 
+#include <pthread.h>
+
 /* Every call on a communicator of the parent's: refused, or a question that may always be asked. */
 static void refuses_everything(fmi_comm *comm)
 {
@@ -119,6 +121,105 @@ static void generation(fmi_comm *parents, int depth)
     }
 }
 
+static int32_t add(void *user, void *inout, const void *in, size_t count, fmi_datatype type)
+{
+    size_t i;
+    CHECK(user == NULL && type == FMI_INT32);
+    for (i = 0; i < count; i++) {
+        ((int32_t *)inout)[i] += ((const int32_t *)in)[i];
+    }
+    return 0;
+}
+
+static volatile int stop;
+
+static void *makes_operations(void *argument)
+{
+    fmi_op op;
+    while (!stop) {
+        OK(fmi_op_create(add, NULL, NULL, 0, 0, &op));
+        OK(fmi_op_destroy(op));
+    }
+    return argument;
+}
+
+/* A child has the parent's operations, and may make and destroy some, whatever another thread of the parent
+ * was doing with its own. */
+static void operations_are_inherited(void)
+{
+    pthread_t thread;
+    fmi_op parents, own;
+    int round;
+    OK(fmi_op_create(add, NULL, NULL, 0, 0, &parents));
+    CHECK(pthread_create(&thread, NULL, makes_operations, NULL) == 0);
+    for (round = 0; round < 100; round++) {
+        pid_t child = fork_child();
+        if (child == 0) {
+            fmi_comm *comm = lone_rank();
+            int32_t in = 3, out = 0;
+            watchdog(60);
+            OK(fmi_op_create(add, NULL, NULL, 0, 0, &own));
+            OK(fmi_allreduce(comm, &in, &out, 1, FMI_INT32, own));
+            OK(fmi_allreduce(comm, &in, &out, 1, FMI_INT32, parents));
+            CHECK(out == 3);
+            OK(fmi_op_destroy(own));
+            OK(fmi_op_destroy(parents));
+            fmi_comm_destroy(comm);
+            child_is_done();
+        }
+        ENDS_WELL(child);
+    }
+    stop = 1;
+    CHECK(pthread_join(thread, NULL) == 0);
+    OK(fmi_op_destroy(parents));
+}
+
+/* The interrupt function of a blocked call forks: the call ends in the child, and goes on in the parent. */
+static pid_t asked_child = -1;
+
+static int32_t forks(void *user)
+{
+    CHECK(user == NULL);
+    if (asked_child < 0) {
+        asked_child = fork_child();
+    }
+    return 0;
+}
+
+static void a_function_that_is_called_may_fork(void)
+{
+    fmi_config *config;
+    static fmi_comm *comm;
+    unsigned char byte = 1;
+    fmi_status status;
+    pid_t peer = fork_child();
+    if (peer == 0) {
+        comm = direct_rank(1, 2, "asks");
+        check_sum(comm);
+        pause_ms(300);
+        OK(fmi_send(comm, &byte, 1, 0));
+        fmi_comm_destroy(comm);
+        child_is_done();
+    }
+    OK(fmi_config_create(&config));
+    OK(fmi_config_set_interrupt(config, forks, NULL, NULL));
+    OK(fmi_comm_create_with(0, 2, "asks", config, &comm));
+    fmi_config_destroy(config);
+    OK(fmi_comm_set_timeout(comm, 30000));
+    check_sum(comm);
+    CHECK(write(fmi_comm_wakeup_fd(comm), "!", 1) == 1);
+    status = fmi_recv(comm, &byte, 1, 1);
+    if (asked_child == 0) {
+        CHECK(status == FMI_ERR_FORKED);
+        fmi_comm_destroy(comm);
+        child_is_done();
+    }
+    CHECK(status == FMI_OK && asked_child > 0);
+    ENDS_WELL(asked_child);
+    fmi_comm_destroy(comm);
+    ENDS_WELL(peer);
+}
+
 /* A rank forks a helper and is killed: its peer hears of it while the helper lives. */
 static void a_helper_keeps_nothing_open(void)
 {
@@ -162,6 +263,8 @@ int main(void)
     check_sum(lone[3]);
     a_child_is_refused();
     generation(lone[3], 0);
+    operations_are_inherited();
+    a_function_that_is_called_may_fork();
     a_helper_keeps_nothing_open();
     check_sum(lone[3]);
     fmi_comm_destroy(lone[3]);

@@ -926,7 +926,8 @@ fmi_status fmi_sendrecv(fmi_comm *comm,
 
 /**
  * Makes a reduction operation of your own. It belongs to the process: every
- * communicator and every thread may use it.
+ * communicator and every thread may use it. A process forked later has a copy of
+ * its own.
  *
  * @param fn            the function; see fmi_reduce_fn.
  * @param user          passed to fn and drop.
@@ -940,7 +941,7 @@ fmi_status fmi_sendrecv(fmi_comm *comm,
  *                      and a buffer whose length is no multiple is FMI_ERR_ARG. 0 = that of the
  *                      datatype. Without FMI_OP_ELEMENTWISE it is ignored.
  * @param out           the operation, to be freed with fmi_op_destroy(); 0 on failure.
- * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG for unknown flags; FMI_ERR_REENTRANT.
+ * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG for unknown flags; FMI_ERR_NOMEM; FMI_ERR_REENTRANT.
  */
 fmi_status fmi_op_create(fmi_reduce_fn fn,
                          void *user,

@@ -1,8 +1,10 @@
 //! Reduction operations.
 
+use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use super::boundary::{InReduction, function, guarded, not_in_reduction, out, query};
 use super::config::Context;
@@ -93,6 +95,47 @@ const FIRST_CREATED: fmi_op = 256;
 
 static TABLE: RwLock<Table> = RwLock::new(Table { ops: BTreeMap::new(), next: FIRST_CREATED });
 
+/// Keeps the table locked while its process forks: a child gets it whole, and
+/// free, whatever other threads of the parent were about to do with it.
+struct ForkLock(UnsafeCell<Option<RwLockWriteGuard<'static, Table>>>);
+
+// SAFETY: the cell is touched only by the thread that holds the lock.
+unsafe impl Sync for ForkLock {}
+
+static FORK_LOCK: ForkLock = ForkLock(UnsafeCell::new(None));
+static FORK_LOCK_IS_USED: AtomicBool = AtomicBool::new(false);
+
+impl ForkLock {
+    /// Has forks take it from now on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoMem`].
+    fn use_once() -> Result<()> {
+        // No lock: a child of another thread's fork would find it taken for ever.
+        if FORK_LOCK_IS_USED.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        // SAFETY: the handlers only take and free a lock that nobody holds for
+        // long, and that no thread holds while it calls what could fork.
+        if unsafe { libc::pthread_atfork(Some(Self::lock), Some(Self::free), Some(Self::free)) } != 0 {
+            FORK_LOCK_IS_USED.store(false, Ordering::Relaxed);
+            return Err(Error::new(ErrorKind::NoMem, "there is no memory for a fork handler"));
+        }
+        Ok(())
+    }
+
+    extern "C" fn lock() {
+        let table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: this thread holds the lock.
+        unsafe { *FORK_LOCK.0.get() = Some(table) };
+    }
+
+    extern "C" fn free() {
+        // SAFETY: this thread holds the lock, or is the copy of the one that does.
+        drop(unsafe { (*FORK_LOCK.0.get()).take() });
+    }
+}
+
 impl Table {
     fn insert(&mut self, op: Op) -> fmi_op {
         while self.ops.contains_key(&self.next) {
@@ -139,7 +182,8 @@ fn no_operation(handle: fmi_op) -> Error {
 }
 
 /// Makes a reduction operation of your own. It belongs to the process: every
-/// communicator and every thread may use it.
+/// communicator and every thread may use it. A process forked later has a copy of
+/// its own.
 ///
 /// @param fn            the function; see fmi_reduce_fn.
 /// @param user          passed to fn and drop.
@@ -153,7 +197,7 @@ fn no_operation(handle: fmi_op) -> Error {
 ///                      and a buffer whose length is no multiple is FMI_ERR_ARG. 0 = that of the
 ///                      datatype. Without FMI_OP_ELEMENTWISE it is ignored.
 /// @param out           the operation, to be freed with fmi_op_destroy(); 0 on failure.
-/// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG for unknown flags; FMI_ERR_REENTRANT.
+/// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG for unknown flags; FMI_ERR_NOMEM; FMI_ERR_REENTRANT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_op_create(
     r#fn: fmi_reduce_fn,
@@ -174,6 +218,7 @@ pub unsafe extern "C" fn fmi_op_create(
         if flags & !(FMI_OP_COMMUTATIVE | FMI_OP_ASSOCIATIVE | FMI_OP_ELEMENTWISE) != 0 {
             return Err(Error::new(ErrorKind::Arg, format!("parameter flags has unknown bits: {flags:#x}")));
         }
+        ForkLock::use_once()?;
         let call = move |inout: &mut [u8], input: &[u8], count: usize, datatype: Datatype| {
             let _inside = InReduction::enter();
             // SAFETY: the user's function, on buffers that hold `count` elements each.

@@ -309,8 +309,12 @@ impl<'a> Entered<'a> {
             return Err(Stop::Aborted(code));
         }
         match &self.endpoint.interrupt {
-            Some(interrupt) if interrupt() => Err(Stop::Interrupted),
-            Some(_) => Ok(()),
+            Some(interrupt) => {
+                let is_interrupted = interrupt();
+                // A child that the function made goes no further than here.
+                self.endpoint.generation.check().map_err(Stop::Failed)?;
+                if is_interrupted { Err(Stop::Interrupted) } else { Ok(()) }
+            }
             None if is_stale => Ok(()),
             None => Err(Stop::Interrupted),
         }
@@ -319,6 +323,9 @@ impl<'a> Entered<'a> {
     /// Moves what can be moved without waiting: before a call returns after a
     /// failure, so that the others hear of it.
     pub(crate) fn flush(&self) {
+        if self.endpoint.generation.is_over() {
+            return;
+        }
         let mut core = self.core.borrow_mut();
         for peer in core.linked.clone() {
             core.flush(peer);
