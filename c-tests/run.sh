@@ -27,7 +27,7 @@ for library in libfmi.so libfmi.a; do
     [ -e "$artifact_dir/$library" ] || fail "there is no $artifact_dir/$library: run cargo build --lib"
 done
 if [ "$launcher" = none ]; then
-    echo "c-tests/run.sh: NOT RUN, as asked: ranks that are processes (fmi run)"
+    echo "c-tests/run.sh: NOT RUN, as asked: tests that need the fmi command (ranks that are processes, fork, signals, exits)"
     launcher=
 else
     [ -x "$launcher" ] || fail "there is no $launcher: run cargo build, or say none"

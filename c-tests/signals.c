@@ -306,6 +306,26 @@ static void a_peer_that_closed_raises_nothing(int in_order)
     fmi_comm_destroy(comm);
 }
 
+/* What is logged has no reader. */
+static void a_log_without_a_reader_raises_nothing(void)
+{
+    pid_t child = fork_child();
+    if (child == 0) {
+        int ends[2];
+        sigset_t pending;
+        fmi_comm *comm;
+        CHECK(setenv("FMI_LOG", "debug", 1) == 0);
+        comm = waiting_rank(NULL, 0);
+        CHECK(pipe(ends) == 0 && dup2(ends[1], 2) == 2);
+        close(ends[0]);
+        join_alone(comm);
+        fmi_comm_destroy(comm);
+        sigpending(&pending);
+        _exit(sigismember(&pending, SIGPIPE) ? 3 : 0);
+    }
+    ENDS_WELL(child);
+}
+
 /* A name that is looked up by a helper thread of the library. */
 static void a_host_name_is_looked_up(void)
 {
@@ -369,6 +389,7 @@ int main(void)
     server = start_server();
     a_peer_that_closed_raises_nothing(0);
     a_peer_that_closed_raises_nothing(1);
+    a_log_without_a_reader_raises_nothing();
     check_unchanged(&before);
 
     for (i = 0; i < 2; i++) {

@@ -2,7 +2,6 @@
 //! asks for it; else nowhere.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 use std::sync::Arc;
 
 /// How much is logged. The numbers are those of the C API.
@@ -88,14 +87,32 @@ impl Logger {
             let line = line.get_or_insert_with(|| one_line(text));
             match sink {
                 Sink::Function(function) => function(level, line),
-                // In one write, so that the lines of processes that share it stay whole.
-                // Not eprintln, which panics where standard error takes nothing more.
-                Sink::Stderr => {
-                    let whole = format!("fmi {}: {line}\n", level.name());
-                    let _ = std::io::stderr().write_all(whole.as_bytes());
-                }
+                Sink::Stderr => write_to_stderr(&format!("fmi {}: {line}\n", level.name())),
             }
         }
+    }
+}
+
+/// Writes a line at once, so that the lines of processes that share standard
+/// error stay whole. By the bare call, because std's takes a lock, which a thread
+/// of the parent may have held when it forked us; and without a signal where
+/// nobody reads any more.
+fn write_to_stderr(line: &str) {
+    // SAFETY: the sets are initialised before they are read, the text is valid
+    // for reads of its length, and only this thread's mask is touched.
+    unsafe {
+        let [mut pipe, mut before, mut pending] = std::mem::zeroed::<[libc::sigset_t; 3]>();
+        libc::sigemptyset(&mut pipe);
+        libc::sigaddset(&mut pipe, libc::SIGPIPE);
+        libc::sigpending(&mut pending);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, &mut before);
+        let written = libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
+        let is_broken = written < 0 && *libc::__errno_location() == libc::EPIPE;
+        if is_broken && libc::sigismember(&pending, libc::SIGPIPE) == 0 {
+            let no_time = std::mem::zeroed();
+            libc::sigtimedwait(&pipe, std::ptr::null_mut(), &no_time);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
     }
 }
 
