@@ -721,7 +721,7 @@ impl Communicator {
         let failed = failure.is_some();
         entered.core().borrow_mut().end_collective(FIRST_CONTEXT, failure);
         if failed {
-            entered.flush();
+            entered.spread_notices();
         }
     }
 }
@@ -743,7 +743,7 @@ impl Communicator {
     fn poison_context(&self, entered: &Entered<'_>, error: &Error) {
         let notice = self.notice(error, Operation::Barrier, 0);
         entered.core().borrow_mut().poison(FIRST_CONTEXT, error.clone(), &notice);
-        entered.flush();
+        entered.spread_notices();
     }
 
     fn abort_context(&self, entered: &Entered<'_>, code: i32) -> Error {
@@ -751,7 +751,7 @@ impl Communicator {
             .with_cause(ErrorKind::Aborted, Some(self.rank));
         let notice = self.notice(&error, Operation::Barrier, code);
         entered.core().borrow_mut().poison(FIRST_CONTEXT, error.clone(), &notice);
-        entered.flush();
+        entered.spread_notices();
         error
     }
 

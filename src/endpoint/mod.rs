@@ -55,6 +55,10 @@ const WIDE_LOOK: Duration = Duration::from_micros(10);
 /// else.
 const MOVES_PER_LOOK: u32 = 256;
 
+/// How long a call that has failed waits for a full link to take the notice of it:
+/// as long as a peer that reads needs for the rest of a fragment, many times over.
+const NOTICE_PATIENCE: Duration = Duration::from_millis(20);
+
 /// How many bytes a link moves each way before others, and the deadline, have
 /// their turn: a peer that keeps up must not hold a call for the whole of a long
 /// message. (256 turns of as much take about 15 ms.)
@@ -320,8 +324,7 @@ impl<'a> Entered<'a> {
         }
     }
 
-    /// Moves what can be moved without waiting: before a call returns after a
-    /// failure, so that the others hear of it.
+    /// Moves what can be moved without waiting.
     pub(crate) fn flush(&self) {
         if self.endpoint.generation.is_over() {
             return;
@@ -330,6 +333,24 @@ impl<'a> Entered<'a> {
         for peer in core.linked.clone() {
             core.flush(peer);
         }
+    }
+
+    /// Has the others hear that a context has failed, before the call returns that
+    /// saw it: this rank may compute for long then. A link that is full has a moment
+    /// to take the notice; a peer that does not read hears of it later.
+    pub(crate) fn spread_notices(&self) {
+        self.flush();
+        let mut core = self.core.borrow_mut();
+        let start = Instant::now();
+        while core.linked.iter().any(|peer| core.engine.has_notice_for(*peer)) {
+            let now = Instant::now();
+            let left = NOTICE_PATIENCE.saturating_sub(now - start);
+            if left.is_zero() || core.park(Some(left), now).is_err() {
+                break;
+            }
+        }
+        // What was written to the wake-up pipe meanwhile came between two calls.
+        core.woken = false;
     }
 
     /// Whom the call waits for, why, and what kind of failure that is when the

@@ -7,7 +7,7 @@ use std::pin::pin;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::engine::frame::{Header, Kind};
+use crate::engine::frame::{AbortNotice, Header, Kind, MessageId};
 
 /// The endpoint of rank 0 of 2 over Memory, and rank 1's place.
 fn endpoint(name: &str, wait: WaitMode) -> (Endpoint, MemoryPort) {
@@ -82,5 +82,52 @@ fn a_call_looks_at_its_request_after_every_move() {
         let start = Instant::now();
         entered.drive(pin!(moved_each_time), &mut deadline).unwrap();
         assert!(start.elapsed() < Duration::from_secs(1), "{moves} moves took {:?}", start.elapsed());
+    }
+}
+
+/// The notice of a failure leaves with the call that saw it, if the peer reads; if it
+/// does not, the call does not wait for it.
+#[test]
+fn a_notice_gets_past_a_full_link_where_the_peer_reads() {
+    for reads in [true, false] {
+        let (endpoint, peer) = endpoint("notice", WaitMode::Auto);
+        let entered = endpoint.enter().unwrap();
+        entered.core().borrow_mut().engine.open_context(1, vec![0, 1]);
+        let mut link = Link::Memory(peer.link(0));
+        let large = vec![0u8; 1 << 20];
+        let id = MessageId { context: 1, collective: false, sequence: 0, tag: 0 };
+        let envelope = Envelope { id, operation: 0, algorithm: 0, signature: 0 };
+        let _sending = SendFuture::start(entered.core(), 1, envelope, &large);
+        let error = Error::new(ErrorKind::Timeout, "as it is meant to");
+        let notice = AbortNotice {
+            context: 1,
+            cause: ErrorKind::Timeout,
+            cause_rank: 0,
+            about: None,
+            code: 0,
+            operation: 0,
+        };
+        entered.core().borrow_mut().engine.poison(1, error, &notice);
+        let start = Instant::now();
+        let came = std::thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                let mut stream = vec![0u8; 4 << 20];
+                let mut came = 0;
+                while reads && start.elapsed() < Duration::from_secs(1) {
+                    let nothing = (stream.as_mut_ptr(), 0);
+                    // SAFETY: parts of no length, and a slice apart from them.
+                    let count = unsafe { link.recv(&[nothing; 2], &mut stream[came..]) };
+                    came += count.unwrap_or(0);
+                }
+                came
+            });
+            entered.spread_notices();
+            let took = start.elapsed();
+            assert!(took < Duration::from_millis(900), "{took:?}");
+            reader.join().unwrap()
+        });
+        assert_eq!(came, if reads { large.len() + 2 * HEADER_LEN } else { 0 });
+        assert_eq!(entered.core().borrow_mut().engine.has_notice_for(1), !reads);
     }
 }

@@ -208,6 +208,11 @@ impl Engine {
         self.peers[peer as usize].has_output()
     }
 
+    /// Whether the peer has still to be told of a context that has failed.
+    pub(crate) fn has_notice_for(&self, peer: u32) -> bool {
+        self.peers[peer as usize].outbox.has_notice()
+    }
+
     /// Whether the peer has said that it leaves, or its link is gone.
     pub(crate) fn is_gone(&self, peer: u32) -> bool {
         matches!(self.peers[peer as usize].link, LinkState::Left | LinkState::Closed | LinkState::Lost(_))

@@ -182,6 +182,11 @@ impl Outbox {
         }
     }
 
+    pub(super) fn has_notice(&self) -> bool {
+        let frame = self.frame.iter().map(|frame| &frame.header);
+        self.controls.iter().chain(frame).any(|header| header.is(Kind::Abort))
+    }
+
     /// How many control frames wait.
     pub(super) fn controls(&self) -> usize {
         self.controls.len()
