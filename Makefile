@@ -29,7 +29,7 @@ bench-server: ## an honest pair at a server with 10,000 idle connections
 bench-kill: ## how soon survivors know of a killed rank: FMI_RUNS=100
 	@scripts/bench-kill.sh
 
-soak: ## engine and rendezvous under many random schedules: FMI_SEEDS=100000
+soak: ## engine, rendezvous and closing under many random schedules: FMI_SEEDS=100000
 	@scripts/soak.sh
 
 install: ## install into PREFIX (default /usr/local), honours DESTDIR

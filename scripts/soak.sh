@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests of the engine and of the rendezvous under many more random
 # schedules and inputs than `make test`: FMI_SEEDS of them (default 100000).
-# SOAK_SECONDS bounds each of the two (default two hours).
+# Then FMI_CLOSE_SEEDS random close schedules over real sockets (default 10000).
+# SOAK_SECONDS bounds each of the three (default two hours).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "$0")/common.sh"
@@ -11,3 +12,6 @@ heading "engine, $FMI_SEEDS seeds"
 bounded "${SOAK_SECONDS:-7200}" cargo test --locked --release --lib engine -- --nocapture
 heading "rendezvous, $FMI_SEEDS cases"
 PROPTEST_CASES=$FMI_SEEDS bounded "${SOAK_SECONDS:-7200}" cargo test --locked --release --lib rendezvous
+export FMI_CLOSE_SEEDS=${FMI_CLOSE_SEEDS:-10000}
+heading "closing, $FMI_CLOSE_SEEDS schedules"
+bounded "${SOAK_SECONDS:-7200}" cargo test --locked --release --test close_schedules -- --nocapture

@@ -74,6 +74,11 @@ pub enum Hint {
 /// A collective that fails after something of it has moved poisons the
 /// communicator: the other ranks are told, and every later collective returns
 /// [`ErrorKind::Poisoned`] with the first cause. Sends and receives go on.
+/// Something has moved once a byte of this rank's part has left, or a message of
+/// the call has met one of its receives; what has come and not been met yet does
+/// not count. Where nothing has moved, the call counts as not called: nobody is
+/// told, and it is to be made again. Another collective in its place would be a
+/// mismatch.
 ///
 /// Dropping a communicator leaves the job in order, and waits for what was sent
 /// to reach the other hosts, within the timeout; [`close`](Self::close) also waits
