@@ -10,7 +10,7 @@
 mod support;
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fmi::{Communicator, Error, ErrorKind, Op, Operation, Result};
@@ -176,18 +176,19 @@ fn a_send_that_is_late_is_sent_whole_or_not_at_all() {
     watched(LIMIT, || {
         both_channels(|channel| {
             let full = Meeting::default();
+            let accepted = AtomicU32::new(0);
             job(channel, 2, |comm| {
                 const LENGTH: usize = 250_000;
                 if comm.rank() == 0 {
                     comm.barrier().unwrap();
-                    let mut accepted = 0u32;
                     // The peer does not read: until its host is full, and beyond.
                     comm.set_timeout(milliseconds(100)).unwrap();
                     let error = loop {
                         let mut message = content(LENGTH);
-                        message[..4].copy_from_slice(&accepted.to_le_bytes());
+                        let number = accepted.load(Ordering::SeqCst);
+                        message[..4].copy_from_slice(&number.to_le_bytes());
                         match comm.send(&message, 1) {
-                            Ok(()) => accepted += 1,
+                            Ok(()) => accepted.store(number + 1, Ordering::SeqCst),
                             Err(error) => break error,
                         }
                     };
@@ -196,7 +197,7 @@ fn a_send_that_is_late_is_sent_whole_or_not_at_all() {
                     assert!(error.waited() >= milliseconds(99), "{error}");
                     full.wait();
                     comm.set_timeout(LONG).unwrap();
-                    comm.send(&accepted.to_le_bytes(), 1).unwrap();
+                    comm.send(&[0u8; 4], 1).unwrap();
                     comm.barrier().unwrap();
                     return;
                 }
@@ -213,7 +214,7 @@ fn a_send_that_is_late_is_sent_whole_or_not_at_all() {
                 let error = comm.last_error().unwrap();
                 assert_eq!(error.kind(), ErrorKind::SizeMismatch, "{error}");
                 assert!(error.message().contains("4 bytes"), "{error}");
-                println!("{received} messages were accepted");
+                assert_eq!(received, accepted.load(Ordering::SeqCst), "accepted, and received");
                 assert!(received > 0);
                 comm.barrier().unwrap();
             });
