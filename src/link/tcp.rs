@@ -179,6 +179,9 @@ fn check(result: isize) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
 
     #[test]
@@ -194,5 +197,26 @@ mod tests {
         assert_eq!(silence(0, 9, 60_000), None, "nothing is in flight: a window of zero");
         assert_eq!(silence(9, 2, 60_000), None, "a rank that has just begun to send after a long time");
         assert_eq!(silence(9, 9, 3999), None, "something comes back");
+    }
+
+    /// A reset leaves what this host has received, and so does making a link of it.
+    #[test]
+    fn the_last_words_of_a_peer_that_has_gone_are_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        peer.write_all(b"farewell").unwrap();
+        let peer = Socket::from(peer);
+        peer.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        while accepted.peer_addr().is_ok() {
+            std::thread::yield_now();
+        }
+        let link = TcpLink::new(Tracked::new(accepted.into()), None).unwrap();
+        let mut buffer = [0u8; 20];
+        let nothing = (buffer.as_mut_ptr(), 0);
+        // SAFETY: parts of no length, and a slice.
+        let count = unsafe { link.recv(&[nothing; 2], &mut buffer) }.unwrap();
+        assert_eq!(&buffer[..count], b"farewell");
     }
 }
