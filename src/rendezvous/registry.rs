@@ -40,6 +40,8 @@ const ENTRY: usize = 1024;
 /// What a pending connect takes: it stands in two B-trees, whose nodes may be
 /// half empty. Measured: a million of them made a server grow by 34 bytes each.
 const WISH: usize = 40;
+/// What a witness takes: 4 bytes in a B-tree.
+const WITNESS: usize = 12;
 /// The most failed contexts that are remembered of an epoch.
 const MAX_ABORTS: usize = 16;
 /// How long an epoch without any connection is kept for members that may come
@@ -276,12 +278,12 @@ impl Registry {
         let Some(epoch) = self.epochs.get_mut(&id) else { return Ok(()) };
         epoch.check_peer(rank, about)?;
         if !alive {
-            epoch.unpair(rank, about);
+            epoch.unpair(rank, about, &mut self.allowances);
         }
         match epoch.members.get(&about).map(|member| member.presence) {
             Some(Presence::Suspected(since)) if alive => {
                 epoch.set_presence(about, Presence::Vouched(since));
-                epoch.pair(rank, about);
+                epoch.pair(rank, about, &mut self.allowances);
                 let line = format!("detached: {}, rank {rank} has a link to it", epoch.describe(&id, about));
                 self.outputs.push_back(Output::Log(line));
             }
@@ -547,6 +549,10 @@ impl Registry {
         let (rank, host_id) = (join.rank, join.host_id);
         // It repeats the wishes that it still has.
         epoch.forget_wishes_of(rank, &mut self.allowances);
+        if epoch.members.get(&rank).is_some_and(|member| member.source != source) {
+            // What they cost is another's from now on, who may not have it left.
+            epoch.unpair_all(rank, Reason::Left, &mut self.allowances);
+        }
         let mut before = epoch.members.remove(&rank);
         let member = Member {
             presence: Presence::Attached(connection),
@@ -596,7 +602,7 @@ impl Registry {
         }
         for (_, _, suspect) in self.suspects.iter().filter(|(_, of, suspect)| *of == id && *suspect != rank) {
             if epoch.adopted {
-                epoch.pair(rank, *suspect);
+                epoch.pair(rank, *suspect, &mut self.allowances);
             }
             let suspected = epoch.members.get(suspect).filter(|member| member.presence.is_suspected());
             if suspected.is_some_and(|member| member.witnesses.contains(&rank)) {
@@ -613,7 +619,7 @@ impl Registry {
         let Some(epoch) = self.epochs.get_mut(&id) else { return };
         epoch.forget_wish(from, to, &mut self.allowances);
         epoch.forget_wish(to, from, &mut self.allowances);
-        epoch.pair(from, to);
+        epoch.pair(from, to, &mut self.allowances);
         epoch.has_gone = true;
         for (rank, peer) in [(from, to), (to, from)] {
             let (Some(here), Some(there)) = (epoch.members.get(&rank), epoch.members.get(&peer)) else {
@@ -642,7 +648,7 @@ impl Registry {
         if epoch.adopted {
             let others: Vec<u32> =
                 epoch.attached().map(|(peer, _)| peer).filter(|peer| *peer != rank).collect();
-            others.into_iter().for_each(|peer| epoch.pair(peer, rank));
+            others.into_iter().for_each(|peer| epoch.pair(peer, rank, &mut self.allowances));
         }
         epoch.set_presence(rank, Presence::Suspected(now));
         if epoch.is_without_witness(rank) {
@@ -686,7 +692,7 @@ impl Registry {
         }
         let verb = if reason == Reason::Left { "left" } else { "lost" };
         self.outputs.push_back(Output::Log(format!("{verb}: {}", epoch.describe(&id, rank))));
-        let doomed = epoch.unpair_all(rank, reason);
+        let doomed = epoch.unpair_all(rank, reason, &mut self.allowances);
         let empty = epoch.members.values().all(|member| member.presence.gone().is_some());
         if empty || reason != Reason::Left {
             self.close_epoch(id);
@@ -725,8 +731,10 @@ impl Registry {
 
     fn remove_epoch(&mut self, id: EpochId) {
         let Some(epoch) = self.epochs.remove(&id) else { return };
-        for source in epoch.members.values().filter_map(|member| member.source) {
-            self.allowances.give_back(source, ENTRY);
+        for member in epoch.members.values() {
+            if let Some(source) = member.source {
+                self.allowances.give_back(source, ENTRY + WITNESS * member.witnesses.len());
+            }
         }
         self.dead(epoch.key.authenticated).insert(id);
     }
@@ -841,36 +849,33 @@ impl Epoch {
         }
     }
 
-    /// From now on each of the two is a witness of the other.
-    fn pair(&mut self, a: u32, b: u32) {
-        let has_room = |rank| {
-            self.members.get(&rank).is_some_and(|member: &Member| member.witnesses.len() < MAX_WITNESSES)
+    /// From now on each of the two is a witness of the other, if there is room for
+    /// both.
+    fn pair(&mut self, a: u32, b: u32, allowances: &mut Allowances) {
+        let mut add = |rank, witness| {
+            self.members.get_mut(&rank).is_some_and(|member| member.add_witness(witness, allowances))
         };
-        if !has_room(a) || !has_room(b) {
-            return;
-        }
-        for (rank, witness) in [(a, b), (b, a)] {
-            if let Some(member) = self.members.get_mut(&rank) {
-                member.witnesses.insert(witness);
-            }
+        if !(add(a, b) && add(b, a)) {
+            self.unpair(a, b, allowances);
         }
     }
 
-    fn unpair(&mut self, a: u32, b: u32) {
+    fn unpair(&mut self, a: u32, b: u32, allowances: &mut Allowances) {
         for (rank, witness) in [(a, b), (b, a)] {
             if let Some(member) = self.members.get_mut(&rank) {
-                member.witnesses.remove(&witness);
+                member.remove_witness(witness, allowances);
             }
         }
     }
 
     /// `rank` is nobody's witness any more; returns those that are lost without
     /// it. A link that has ended in order says nothing of its other end.
-    fn unpair_all(&mut self, rank: u32, reason: Reason) -> Vec<u32> {
-        let witnesses = self.members.get_mut(&rank).map(|member| std::mem::take(&mut member.witnesses));
+    fn unpair_all(&mut self, rank: u32, reason: Reason, allowances: &mut Allowances) -> Vec<u32> {
+        let witnesses: Vec<u32> =
+            self.members.get(&rank).into_iter().flat_map(|member| &member.witnesses).copied().collect();
         let mut doomed = Vec::new();
-        for peer in witnesses.into_iter().flatten() {
-            self.unpair(rank, peer);
+        for peer in witnesses {
+            self.unpair(rank, peer, allowances);
             let is_lost = match self.members.get(&peer).map(|member| member.presence) {
                 Some(Presence::Suspected(_)) => self.is_without_witness(peer),
                 Some(Presence::Vouched(_)) => reason != Reason::Left && self.is_out_of_sight(peer),
@@ -917,6 +922,26 @@ impl Epoch {
 
     fn describe(&self, id: &EpochId, rank: u32) -> Description {
         Description { job: self.key.job, epoch: *id, rank, size: self.size }
+    }
+}
+
+impl Member {
+    /// Whether there was room for it.
+    fn add_witness(&mut self, rank: u32, allowances: &mut Allowances) -> bool {
+        if self.witnesses.contains(&rank) {
+            return true;
+        }
+        let has_room = self.witnesses.len() < MAX_WITNESSES
+            && self.source.is_none_or(|source| allowances.take(source, WITNESS));
+        has_room && self.witnesses.insert(rank)
+    }
+
+    fn remove_witness(&mut self, rank: u32, allowances: &mut Allowances) {
+        if self.witnesses.remove(&rank)
+            && let Some(source) = self.source
+        {
+            allowances.give_back(source, WITNESS);
+        }
     }
 }
 
@@ -1624,16 +1649,16 @@ mod tests {
             bench.connect(connection, to);
         }
         bench.registry.ready(11, 0).unwrap();
-        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 5 * WISH);
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 5 * WISH + 2 * WITNESS);
         bench.rejoin(13, join_of(0, 4), membership).unwrap();
-        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 3 * WISH);
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 3 * WISH + 2 * WITNESS);
         bench.join_with(14, Join { fingerprint: 6, ..join_of(3, 4) }).unwrap_err();
         bench.registry.closed(11, End::Unknown, now);
-        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 2 * WISH);
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY + 2 * WISH + 2 * WITNESS);
         bench.registry.leave(12);
         bench.close(13);
-        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY, "as long as the run has a member");
         bench.registry.tick(now + DETACHED_FOR);
+        assert_eq!(bench.registry.allowances.in_all(), 3 * ENTRY, "as long as the run has a member");
         bench.registry.expire(now + DETACHED_FOR);
         assert_eq!(bench.registry.allowances.in_all(), 0);
     }

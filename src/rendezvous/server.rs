@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener as AsyncListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
@@ -31,6 +31,7 @@ use super::registry::{ConnectionId, End, Output, Refused, Registry};
 use super::session::{Admission, Fresh, Room, Session};
 use super::tcpunch::{self, Answer, Caller, TooLong, Waiting};
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::tcp::keep_alive;
 use crate::log::{LogFunction, LogLevel, Logger};
 
 /// How a rendezvous server is to behave.
@@ -845,11 +846,7 @@ impl Connection {
         // Neither matters enough to refuse a client for it.
         let socket = SockRef::from(&self.stream);
         let _ = socket.set_tcp_nodelay(true);
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(1))
-            .with_interval(Duration::from_secs(1))
-            .with_retries(3);
-        let _ = socket.set_tcp_keepalive(&keepalive);
+        let _ = keep_alive(&socket);
         loop {
             let wish = match self.send() {
                 Ok(wish) => wish,
