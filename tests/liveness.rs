@@ -409,3 +409,51 @@ fn cut_cable() {
     // Their goodbyes would wait for a network that is gone.
     std::process::exit(0);
 }
+
+/// An option of a socket, by its number; `None` where it is no socket of that sort.
+fn option(descriptor: i32, level: i32, name: i32) -> Option<i32> {
+    let (mut value, mut length) = (0i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the value has the length that is stated.
+    let status = unsafe { libc::getsockopt(descriptor, level, name, (&raw mut value).cast(), &mut length) };
+    (status == 0).then_some(value)
+}
+
+/// Idle connections are probed, so that a host that vanishes shows: links and
+/// connections to the server, at both ends.
+#[test]
+fn every_connection_has_keepalive() {
+    // In a process of its own: all its connections are looked at.
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "keepalive", "--ignored", "--quiet"])
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+#[ignore = "run by every_connection_has_keepalive"]
+fn keepalive() {
+    let server = server();
+    let config = config(Channel::Direct, Some(&server));
+    let make = |rank| Communicator::create(rank, 2, "keepalive", &config).unwrap();
+    let (zero, one) = (make(0), make(1));
+    std::thread::scope(|scope| {
+        scope.spawn(|| zero.barrier().unwrap());
+        one.barrier().unwrap();
+    });
+    let tcp = |descriptor, name| option(descriptor, libc::IPPROTO_TCP, name);
+    let mut connections = 0;
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let descriptor = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        let listens = option(descriptor, libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
+        if listens != Some(0) || tcp(descriptor, libc::TCP_NODELAY).is_none() {
+            continue;
+        }
+        connections += 1;
+        assert_eq!(option(descriptor, libc::SOL_SOCKET, libc::SO_KEEPALIVE), Some(1));
+        let times = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT];
+        assert_eq!(times.map(|name| tcp(descriptor, name)), [Some(1), Some(1), Some(3)]);
+        assert_eq!(tcp(descriptor, libc::TCP_USER_TIMEOUT), Some(0), "it kills peers that compute");
+    }
+    assert!(connections >= 6, "a link and two connections to the server, both ends: {connections}");
+}
