@@ -467,16 +467,18 @@ fn a_path_that_stalls_is_not_taken_for_a_link() {
         let lab = Lab::of_kinds(&[Kind::Pr, Kind::Pr]);
         lab.stall_after(0, 20_000);
         let job = Job::new("exchange", 2, SHORT_TIMEOUT);
-        let mut pair = start_pair(&job, lab.host(0, 0), lab.host(1, 0));
-        for rank in &mut pair {
-            let failure = rank.failed().unwrap();
-            println!("{}", failure.text);
-            assert!(failure.is(ErrorKind::Connect), "{}", failure.text);
-            assert!(failure.text.contains("stalled"), "{}", failure.text);
+        let failures =
+            start_pair(&job, lab.host(0, 0), lab.host(1, 0)).map(|mut rank| rank.failed().unwrap());
+        let says_why = |failure: &Failure| failure.is(ErrorKind::Connect) && failure.text.contains("stalled");
+        // Who gives up first leaves; the other may hear of that instead.
+        assert!(failures.iter().any(says_why), "{}", failures.map(|failure| failure.text).join("; "));
+        for Failure { text, .. } in failures.iter().filter(|failure| !failure.is(ErrorKind::PeerLeft)) {
+            assert!(text.contains("stalled"), "{text}");
         }
         let job = Job::new("exchange", 2, TIMEOUT);
         let mut pair = start_pair(&job, lab.host(0, 0), lab.host(1, 0));
-        std::thread::sleep(Duration::from_millis(1500));
+        // A connection has stood and stalled by then.
+        std::thread::sleep(Duration::from_millis(800));
         lab.mend(0);
         pair.iter_mut().for_each(|rank| rank.done().unwrap());
         println!("mended: linked after {:?}", pair.each_ref().map(Rank::linked_after));
