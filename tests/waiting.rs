@@ -121,6 +121,22 @@ fn an_abort_is_never_lost() {
     });
 }
 
+/// Nor one of a rank that has had nothing to do with anybody.
+#[test]
+fn an_abort_reaches_ranks_that_were_never_linked() {
+    watched(LIMIT, || {
+        let config = config(Channel::Memory, None);
+        let make = |rank| Communicator::create(rank, 3, "never linked", &config).unwrap();
+        let (aborts, hears) = (make(0), [make(1), make(2)]);
+        aborts.abort(7).unwrap();
+        drop(aborts);
+        for comm in hears {
+            let error = comm.barrier().unwrap_err();
+            assert_eq!((error.kind(), error.cause_rank()), (ErrorKind::Aborted, Some(0)), "{error}");
+        }
+    });
+}
+
 /// A connection whose handshake was under way when its rank went to compute is
 /// still good when that rank comes back.
 #[test]

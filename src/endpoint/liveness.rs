@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::{Core, Transport, lost};
 use crate::engine::frame::AbortNotice;
 use crate::error::Error;
+use crate::link::Link;
 
 /// How often a call that waits looks at its links.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -88,10 +89,21 @@ impl Core {
         self.tell_unlinked(told);
     }
 
-    /// Has the rendezvous server tell the ranks that have no link to this one.
+    /// Tells the ranks that have no link to this one: through the rendezvous
+    /// server; over Memory, where there is none, by making the link.
     fn tell_unlinked(&mut self, told: Option<AbortNotice>) {
-        if let (Some(notice), Transport::Direct(connector)) = (told, &mut self.transport) {
-            connector.abort(&self.poller, notice);
+        let Some(notice) = told else { return };
+        let port = match &mut self.transport {
+            Transport::Direct(connector) => return connector.abort(&self.poller, notice),
+            Transport::Memory(port) => port,
+        };
+        let is_unlinked = |peer: &u32| *peer != self.me && self.links[*peer as usize].is_none();
+        let links: Vec<(u32, Link)> = (0..self.engine.size())
+            .filter(|peer| is_unlinked(peer) && !port.has_left(*peer))
+            .map(|peer| (peer, Link::Memory(port.link(peer))))
+            .collect();
+        for (peer, link) in links {
+            self.install(peer, link);
         }
     }
 
