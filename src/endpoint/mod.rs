@@ -59,6 +59,10 @@ const MOVES_PER_LOOK: u32 = 256;
 /// as long as a peer that reads needs for the rest of a fragment, many times over.
 const NOTICE_PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long a rank that aborts before it has joined has for joining: three round
+/// trips, and a look-up.
+const ABORT_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How many bytes a link moves each way before others, and the deadline, have
 /// their turn: a peer that keeps up must not hold a call for the whole of a long
 /// message. (256 turns of as much take about 15 ms.)
@@ -342,9 +346,9 @@ impl<'a> Entered<'a> {
         self.flush();
         let mut core = self.core.borrow_mut();
         let start = Instant::now();
-        while core.linked.iter().any(|peer| core.engine.has_notice_for(*peer)) {
+        while let Some(patience) = core.notice_patience() {
             let now = Instant::now();
-            let left = NOTICE_PATIENCE.saturating_sub(now - start);
+            let left = patience.saturating_sub(now - start);
             if left.is_zero() || core.park(Some(left), now).is_err() {
                 break;
             }
@@ -736,6 +740,15 @@ impl Core {
                 Outcome::Aborted { rank, notice } => self.engine.hear_from(rank, &notice),
             }
         }
+    }
+
+    /// How long to wait in all for others to be told that a context has failed;
+    /// `None` = they are.
+    fn notice_patience(&self) -> Option<Duration> {
+        if matches!(&self.transport, Transport::Direct(connector) if connector.is_about_to_tell()) {
+            return Some(ABORT_PATIENCE);
+        }
+        self.linked.iter().any(|peer| self.engine.has_notice_for(*peer)).then_some(NOTICE_PATIENCE)
     }
 
     fn explain_wait(&self) -> Error {

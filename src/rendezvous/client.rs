@@ -233,6 +233,11 @@ impl Client {
         self.aborts.push(notice);
     }
 
+    /// Whether it has been told of a failure by [`abort`](Self::abort).
+    pub(crate) fn has_aborted(&self) -> bool {
+        !self.aborts.is_empty()
+    }
+
     /// What is to be sent.
     pub(crate) fn outgoing(&self) -> &[u8] {
         &self.outgoing

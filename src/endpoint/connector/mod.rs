@@ -112,6 +112,8 @@ pub(super) struct Connector {
     /// The server refused us for good.
     refused: Option<Error>,
     client: Option<Client>,
+    /// A failure that a rank without a client is to tell the server.
+    untold: Option<AbortNotice>,
     /// The connection before the present one, until that one has joined.
     retired: Option<Tracked<Socket>>,
     /// How often another port was taken.
@@ -144,6 +146,7 @@ impl Connector {
             last_error: None,
             refused: None,
             client: None,
+            untold: None,
             retired: None,
             renewals: 0,
             port: None,
@@ -170,9 +173,13 @@ impl Connector {
             return;
         }
         self.ask_server(peer);
-        if matches!(self.server, Server::Idle)
-            && (self.dialect != Dialect::TcPunch || self.addresses.is_empty())
-        {
+        self.approach_server();
+    }
+
+    /// Sets out for the server, where it has not been done.
+    fn approach_server(&mut self) {
+        let is_needed = self.dialect != Dialect::TcPunch || self.addresses.is_empty();
+        if matches!(self.server, Server::Idle) && is_needed && self.refused.is_none() {
             self.unreachable_since = None;
             self.server = self.resolve();
         }
@@ -270,9 +277,26 @@ impl Connector {
 
     /// Tells the other ranks, through the server, that the collectives failed.
     pub(super) fn abort(&mut self, poller: &Poller, notice: AbortNotice) {
-        if let Some(client) = &mut self.client {
-            client.abort(notice);
-            self.write_to_server(poller);
+        match &mut self.client {
+            Some(client) => {
+                client.abort(notice);
+                self.write_to_server(poller);
+            }
+            // It joins in order to say so.
+            None => {
+                self.untold.get_or_insert(notice);
+                self.approach_server();
+            }
+        }
+    }
+
+    /// Whether a rank that joins only in order to say that the collectives failed
+    /// is about to.
+    pub(super) fn is_about_to_tell(&self) -> bool {
+        let joins = |client: &Client| !client.has_been_member() && client.has_aborted();
+        match &self.client {
+            Some(client) => joins(client) && self.refused.is_none(),
+            None => self.untold.is_some() && self.dialect != Dialect::TcPunch,
         }
     }
 

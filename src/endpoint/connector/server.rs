@@ -184,6 +184,9 @@ impl Connector {
                 for peer in &self.wanted {
                     client.connect(*peer);
                 }
+                if let Some(notice) = self.untold.take() {
+                    client.abort(notice);
+                }
             }
         }
         Ok(())
