@@ -190,7 +190,7 @@ static void *echo(void *argument)
     for (round = 0; round < e->rounds; round++) {
         OK(fmi_recv(comm, data, e->size, 0));
         if (e->size == 1) {
-            pause_ms(150);
+            pause_ms(60);
         }
         OK(fmi_send(comm, data, e->size, 0));
     }
