@@ -1,7 +1,7 @@
-/* A thousand communicators, one after the other, used or failing: descriptors and threads as before. */
+/* Many communicators, one after the other, used or failing: descriptors and threads as before.
+ *
+ *   ./cycles [COUNT] */
 #include "host.h"
-
-#define CYCLES 1000
 
 /* Nothing listens on port 1 of this machine, nor knows this name. */
 static const char *const configs[] = {
@@ -31,15 +31,16 @@ static void cycle(int number)
     fmi_comm_destroy(comm);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    int cycles = count > 1 ? atoi(arguments[1]) : 1000;
     int number, descriptors, threads, late;
     watchdog(100);
     for (number = 0; number < 50; number++) {
         cycle(number);
     }
     descriptors = entries("/proc/self/fd");
-    for (number = 0; number < CYCLES; number++) {
+    for (number = 0; number < cycles; number++) {
         cycle(number);
     }
     CHECK(entries("/proc/self/fd") <= descriptors + 2);
