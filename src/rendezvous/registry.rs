@@ -35,8 +35,9 @@ const MAX_WANTED: usize = 4096;
 /// The most open epochs of one job: each newcomer looks at all of them.
 const MAX_OPEN: usize = 1024;
 /// What a member takes of its source's allowance, in bytes: its entry, four
-/// private addresses, and its share of the epoch, which has at least one.
-const ENTRY: usize = 1024;
+/// private addresses, and its share of the epoch, which has at least one and
+/// remembers up to [`MAX_ABORTS`] failures.
+const ENTRY: usize = 2048;
 /// What a pending connect takes: it stands in two B-trees, whose nodes may be
 /// half empty. Measured: a million of them made a server grow by 34 bytes each.
 const WISH: usize = 40;
@@ -136,6 +137,8 @@ struct Epoch {
     /// identity.
     has_gone: bool,
     members: BTreeMap<u32, Member>,
+    /// How many members each host has that are not gone.
+    hosts: HashMap<u64, u32>,
     /// A rank, joined or not, and a member that wants a link to it.
     wanted_by: BTreeSet<(u32, u32)>,
     /// What its members said first of each context whose collectives failed,
@@ -145,7 +148,9 @@ struct Epoch {
 
 struct Member {
     presence: Presence,
-    /// Whose allowance it and its wishes take from.
+    /// Whose allowance it, its wishes and its witnesses take from: where it
+    /// joined first, wherever it has come back from. None if it has proved the
+    /// secret.
     source: Option<IpAddr>,
     token: Token,
     host_id: u64,
@@ -409,6 +414,30 @@ impl Registry {
         self.epochs.is_empty() && self.jobs.is_empty() && self.members.is_empty() && self.outputs.is_empty()
     }
 
+    /// Checks that what it keeps twice agrees; returns the bytes that its members
+    /// owe to the allowances.
+    #[cfg(test)]
+    pub(crate) fn check(&self) -> usize {
+        let mut owed = 0;
+        for epoch in self.epochs.values() {
+            let mut hosts = HashMap::new();
+            let mut wanted_by = BTreeSet::new();
+            for (rank, member) in &epoch.members {
+                if member.presence.gone().is_none() {
+                    *hosts.entry(member.host_id).or_default() += 1;
+                }
+                wanted_by.extend(member.wants.iter().map(|to| (*to, *rank)));
+                let is_witness = |of: &u32| epoch.members[of].witnesses.contains(rank);
+                assert!(member.witnesses.iter().all(is_witness));
+                if member.source.is_some() {
+                    owed += ENTRY + WISH * member.wants.len() + WITNESS * member.witnesses.len();
+                }
+            }
+            assert_eq!((&epoch.hosts, &epoch.wanted_by), (&hosts, &wanted_by));
+        }
+        owed
+    }
+
     /// What is to be done next.
     pub(crate) fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -530,6 +559,7 @@ impl Registry {
                 self.members.insert(connection, (to, rank));
                 self.outputs.push_back(Output::Send(connection, ServerMessage::Moved { epoch: to }));
             }
+            epoch.enter_host(member.host_id);
             epoch.members.insert(rank, member);
             self.outputs.push_back(Output::Log(format!("moved: {}", epoch.describe(&to, rank))));
         }
@@ -549,14 +579,15 @@ impl Registry {
         let (rank, host_id) = (join.rank, join.host_id);
         // It repeats the wishes that it still has.
         epoch.forget_wishes_of(rank, &mut self.allowances);
-        if epoch.members.get(&rank).is_some_and(|member| member.source != source) {
-            // What they cost is another's from now on, who may not have it left.
-            epoch.unpair_all(rank, Reason::Left, &mut self.allowances);
-        }
         let mut before = epoch.members.remove(&rank);
+        let first_source = before.as_ref().map_or(source, |member| member.source);
+        if let (Some(source), Some(_)) = (source, &before) {
+            // It has an entry already.
+            self.allowances.give_back(source, ENTRY);
+        }
         let member = Member {
             presence: Presence::Attached(connection),
-            source,
+            source: first_source,
             token: membership.token,
             host_id,
             public,
@@ -567,10 +598,11 @@ impl Registry {
                 .map(|member| std::mem::take(&mut member.witnesses))
                 .unwrap_or_default(),
         };
+        epoch.enter_host(host_id);
         epoch.members.insert(rank, member);
         let back = before.is_some();
-        if let Some(source) = before.as_ref().and_then(|member| member.source) {
-            self.allowances.give_back(source, ENTRY);
+        if let Some(member) = &before {
+            epoch.leave_host(member.host_id);
         }
         if let Some(Presence::Attached(old)) = before.map(|member| member.presence) {
             self.members.remove(&old);
@@ -675,10 +707,15 @@ impl Registry {
     fn remove_member(&mut self, id: EpochId, rank: u32, reason: Reason) -> Vec<u32> {
         let Some(epoch) = self.epochs.get_mut(&id) else { return Vec::new() };
         let Some(member) = epoch.members.get_mut(&rank) else { return Vec::new() };
+        let was_gone = member.presence.gone().is_some();
         member.presence = match reason {
             Reason::Left => Presence::Left,
             Reason::Lost | Reason::Ended => Presence::Lost,
         };
+        if !was_gone {
+            let host_id = member.host_id;
+            epoch.leave_host(host_id);
+        }
         epoch.forget_wishes_of(rank, &mut self.allowances);
         let waiting: BTreeSet<u32> = epoch.wanting(rank).collect();
         for from in &waiting {
@@ -781,6 +818,7 @@ impl Epoch {
             adopted,
             has_gone: false,
             members: BTreeMap::new(),
+            hosts: HashMap::new(),
             wanted_by: BTreeSet::new(),
             aborts: Vec::new(),
         }
@@ -916,8 +954,20 @@ impl Epoch {
     }
 
     fn ranks_on_host(&self, host_id: u64) -> u32 {
-        let here = |member: &&Member| member.host_id == host_id && member.presence.gone().is_none();
-        self.members.values().filter(here).count() as u32
+        self.hosts.get(&host_id).copied().unwrap_or(0)
+    }
+
+    fn enter_host(&mut self, host_id: u64) {
+        *self.hosts.entry(host_id).or_default() += 1;
+    }
+
+    fn leave_host(&mut self, host_id: u64) {
+        if let Some(count) = self.hosts.get_mut(&host_id) {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(&host_id);
+            }
+        }
     }
 
     fn describe(&self, id: &EpochId, rank: u32) -> Description {
@@ -1635,6 +1685,49 @@ mod tests {
         let fresh = bench.fresh();
         let elsewhere = "2.2.2.2:2".parse().unwrap();
         bench.registry.join(14, join_of(3, 9), None, false, elsewhere, fresh).unwrap();
+    }
+
+    #[test]
+    fn witnesses_take_from_the_allowance_and_without_it_nobody_is_asked() {
+        // Rank 2 is from elsewhere, and has less than a witness left.
+        let greedy = ENTRY + 60 * WISH;
+        let mut bench = Bench::default();
+        bench.registry.allowances = Allowances::new(greedy + WITNESS - 1, usize::MAX);
+        bench.join(10, 0, 64);
+        bench.join(11, 1, 64);
+        let (elsewhere, fresh) = ("2.2.2.2:2".parse().unwrap(), bench.fresh());
+        bench.registry.join(12, join_of(2, 64), None, false, elsewhere, fresh).unwrap();
+        (3..63).for_each(|to| bench.connect(12, to));
+        for to in 1..3 {
+            bench.connect(10, to);
+            bench.registry.ready(10 + u64::from(to), 0).unwrap();
+        }
+        let taken = |bench: &Bench| bench.registry.allowances.in_all();
+        assert_eq!(taken(&bench), 2 * ENTRY + 2 * WITNESS + greedy);
+        bench.sent();
+        bench.close(12);
+        assert_eq!(bench.sent(), [(10, unreachable(2, Reason::Lost)), (11, unreachable(2, Reason::Lost))]);
+        bench.registry.link(11, 0, false).unwrap();
+        bench.registry.link(11, 0, false).unwrap();
+        assert_eq!(taken(&bench), 3 * ENTRY);
+    }
+
+    /// A rank whose public address has changed still has its links.
+    #[test]
+    fn who_comes_back_from_elsewhere_keeps_its_witnesses() {
+        let mut bench = Bench::default();
+        let membership = bench.join(10, 0, 2).membership;
+        bench.join(11, 1, 2);
+        bench.connect(10, 1);
+        bench.registry.ready(11, 0).unwrap();
+        let taken = bench.registry.allowances.in_all();
+        bench.registry.closed(10, End::Unknown, Instant::now());
+        let (elsewhere, fresh) = ("2.2.2.2:2".parse().unwrap(), bench.fresh());
+        bench.registry.join(12, join_of(0, 2), Some(membership), false, elsewhere, fresh).unwrap();
+        assert_eq!(bench.registry.allowances.in_all(), taken);
+        bench.sent();
+        bench.close(12);
+        assert_eq!(bench.sent(), [(11, ServerMessage::Suspect { rank: 0 })]);
     }
 
     /// Whatever it was that it did: a source that is gone has taken nothing.
