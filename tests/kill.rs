@@ -188,7 +188,10 @@ fn killed_in(operation: &'static str) {
     watched(Duration::from_secs(300), move || {
         let all: Vec<(u32, u32)> = match std::env::var_os("FMI_SOAK") {
             None => vec![(2, 1), (3, 0), (4, 2), (8, 5)],
-            Some(_) => [2, 3, 4, 8].into_iter().flat_map(|size| (0..size).map(move |v| (size, v))).collect(),
+            Some(_) => {
+                let all = |size| (0..size).map(move |victim| (size, victim));
+                [2, 3, 4, 8].into_iter().flat_map(all).chain([(16, 0), (16, 7), (16, 15)]).collect()
+            }
         };
         for (size, victim) in all {
             let after = kill(operation, size, victim);
