@@ -586,6 +586,26 @@ fn an_abort_while_idle_and_twice() {
     });
 }
 
+/// Over Memory nobody but the rank itself can tell those that it has no link to.
+#[test]
+fn an_abort_before_any_link_is_told() {
+    watched(LIMIT, || {
+        let gone = Barrier::new(3);
+        job(Channel::Memory, 3, |comm| {
+            comm.set_timeout(LONG).unwrap();
+            if comm.rank() == 0 {
+                comm.abort(7).unwrap();
+                drop(comm);
+                gone.wait();
+                return;
+            }
+            gone.wait();
+            let error = fails_soon(|| comm.barrier());
+            assert_eq!((error.kind(), error.cause_rank()), (ErrorKind::Aborted, Some(0)), "{error}");
+        });
+    });
+}
+
 /// A blocked call is aborted once: the next abort finds it over, and the next call is
 /// not disturbed.
 #[test]
