@@ -721,8 +721,10 @@ impl Registry {
         for from in &waiting {
             epoch.forget_wish(*from, rank, &mut self.allowances);
         }
+        // A link to it may have been on its way to stand: who tries on is told.
+        let witnesses = epoch.members.get(&rank).map(|member| member.witnesses.clone()).unwrap_or_default();
         for (peer, connection) in epoch.attached() {
-            if reason != Reason::Left || waiting.contains(&peer) {
+            if reason != Reason::Left || waiting.contains(&peer) || witnesses.contains(&peer) {
                 let message = ServerMessage::Unreachable { rank, reason };
                 self.outputs.push_back(Output::Send(connection, message));
             }
@@ -1209,6 +1211,20 @@ mod tests {
         assert_eq!(bench.sent(), [(11, unreachable(2, Reason::Left))]);
         bench.close(12);
         assert_eq!(bench.sent(), [], "the end of its connection is no loss");
+    }
+
+    /// Their link may not stand yet, and then never will.
+    #[test]
+    fn who_left_is_told_to_those_who_were_to_connect() {
+        let mut bench = Bench::default();
+        for rank in 0..3 {
+            bench.join(10 + u64::from(rank), rank, 3);
+        }
+        bench.connect(10, 2);
+        bench.registry.ready(12, 0).unwrap();
+        bench.sent();
+        bench.registry.leave(12);
+        assert_eq!(bench.sent(), [(10, unreachable(2, Reason::Left))]);
     }
 
     #[test]

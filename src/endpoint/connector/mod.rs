@@ -332,7 +332,13 @@ impl Connector {
         let before = self.outcomes.len();
         let mut moved = self.service_server(poller, now, deadline);
         moved |= self.service_pairs(poller, now, deadline);
-        moved |= self.punching.service(poller, now);
+        moved |= self.punch(poller, now);
+        moved || self.outcomes.len() > before
+    }
+
+    /// Moves the connections that are being made, and takes those that stand.
+    fn punch(&mut self, poller: &Poller, now: Instant) -> bool {
+        let moved = self.punching.service(poller, now);
         while let Some(result) = self.punching.next_result() {
             match result {
                 Punched::Linked { peer, socket, same_host } => {
@@ -356,7 +362,7 @@ impl Connector {
                 Punched::Exhausted { peer } => self.next_round(poller, peer, now),
             }
         }
-        moved || self.outcomes.len() > before
+        moved
     }
 
     /// A round with `peer` has come to nothing.

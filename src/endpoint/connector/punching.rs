@@ -534,16 +534,19 @@ impl Punching {
         if std::mem::replace(&mut self.linked[peer as usize], true) {
             return;
         }
-        let (Some(identity), Ok((_, address)), Ok(same_host)) =
-            (&self.identity, ends(&pairing.socket), is_same_host(&pairing.socket))
-        else {
-            return;
-        };
-        let took = (now - since).as_secs_f64() * 1e3;
-        self.logger.log(
-            LogLevel::Info,
-            format_args!("rank {} linked with rank {peer} at {address} after {took:.3} ms", identity.rank),
-        );
+        let Some(identity) = &self.identity else { return };
+        if let Ok((_, address)) = ends(&pairing.socket) {
+            let took = (now - since).as_secs_f64() * 1e3;
+            self.logger.log(
+                LogLevel::Info,
+                format_args!(
+                    "rank {} linked with rank {peer} at {address} after {took:.3} ms",
+                    identity.rank
+                ),
+            );
+        }
+        // A peer that has gone meanwhile has no address, but its last words are here.
+        let same_host = is_same_host(&pairing.socket).unwrap_or(false);
         self.results.push_back(Punched::Linked { peer, socket: pairing.socket, same_host });
     }
 

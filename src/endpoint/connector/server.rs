@@ -278,6 +278,9 @@ impl Connector {
                     }
                 }
                 Event::Unreachable { rank, reason } => {
+                    // Its last words may have come before, over a link that only
+                    // this side has not seen to stand.
+                    self.punch(poller, now);
                     self.forget(poller, rank);
                     self.outcomes.push_back(Outcome::Gone { peer: rank, reason });
                 }
