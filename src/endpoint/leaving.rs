@@ -87,7 +87,8 @@ impl Entered<'_> {
                 }
                 None => {
                     let since = *quiet_since.get_or_insert(now);
-                    rests.is_empty() || now - since >= LINGER || remaining == Some(Duration::ZERO)
+                    let is_alone = rests.is_empty() && !core.is_about_to_link();
+                    is_alone || now - since >= LINGER || remaining == Some(Duration::ZERO)
                 }
             };
             if is_over {
@@ -120,6 +121,13 @@ impl Entered<'_> {
 }
 
 impl Core {
+    /// Whether a connection stands that may become a link: the other side may take
+    /// it for one already, and is owed a goodbye.
+    fn is_about_to_link(&self) -> bool {
+        let Transport::Direct(connector) = &self.transport else { return false };
+        (0..self.engine.size()).any(|peer| connector.is_pairing_with(peer))
+    }
+
     fn leave_server(&mut self) {
         if let Transport::Direct(connector) = &mut self.transport {
             connector.leave(&self.poller);
