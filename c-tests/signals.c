@@ -113,11 +113,13 @@ static void a_handler_that_writes_interrupts(const char *json, int flags)
     caught = 0;
     wakeup = fmi_comm_wakeup_fd(comm);
     CHECK(wakeup >= 0);
-    start_signals(&s, SIGUSR1, 1, 50);
+    /* More than one: on a busy machine the first may come before the call waits. */
+    start_signals(&s, SIGUSR1, -1, 50);
     STATUS(FMI_ERR_INTERRUPTED, fmi_recv(comm, &byte, 1, 1));
+    s.stop = 1;
     join(&s);
     wakeup = -1;
-    CHECK(caught == 1 && byte == 0x55);
+    CHECK(caught >= 1 && byte == 0x55);
     printf("interrupted after %.1f ms\n", 1e3 * (seconds() - start));
     CHECK(seconds() - start < 30);
     /* It goes for one call only. */
