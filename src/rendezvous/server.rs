@@ -466,18 +466,7 @@ impl Shared {
     /// gives way.
     fn admit(&mut self, peer: SocketAddr) -> io::Result<(ConnectionId, Arc<Notify>)> {
         let fresh = fresh()?;
-        let source = source_of(peer);
-        let siblings = self.sources.get(&source).map(|source| &source.handshakes);
-        let oldest = match siblings {
-            Some(siblings) if siblings.len() >= self.limits.handshakes_per_source => siblings.first(),
-            _ if self.handshakes.len() >= self.limits.handshakes => {
-                self.oldest_of_most(|source| &source.handshakes)
-            }
-            _ => None,
-        };
-        if let Some(oldest) = oldest.copied() {
-            self.drop_link(oldest);
-        }
+        self.make_room(Class::Handshake, source_of(peer));
         self.next_id += 1;
         let id = self.next_id;
         let notify = Arc::new(Notify::new());
@@ -494,6 +483,33 @@ impl Shared {
         self.links.insert(id, link);
         self.count(id, Class::Handshake);
         Ok((id, notify))
+    }
+
+    /// Where a class that is not the members' has as many as it may, its oldest
+    /// connection gives way: of the source of the newcomer, or of that which has
+    /// most.
+    fn make_room(&mut self, class: Class, newcomer: IpAddr) {
+        let limits = self.limits;
+        let (kind, count, limit, per_source): (fn(&Source) -> &BTreeSet<ConnectionId>, _, _, _) = match class
+        {
+            Class::Handshake => {
+                let count = self.handshakes.len();
+                (|source| &source.handshakes, count, limits.handshakes, limits.handshakes_per_source)
+            }
+            Class::Waiting => {
+                (|source| &source.waiting, self.waits, limits.waiting, limits.waiting_per_source)
+            }
+            Class::Member { .. } => return,
+        };
+        let siblings = self.sources.get(&newcomer).map(kind);
+        let oldest = match siblings {
+            Some(siblings) if siblings.len() >= per_source => siblings.first(),
+            _ if count >= limit => self.oldest_of_most(kind),
+            _ => None,
+        };
+        if let Some(oldest) = oldest.copied() {
+            self.drop_link(oldest);
+        }
     }
 
     /// The oldest connection of a kind, of the source that has most of them.
@@ -596,7 +612,11 @@ impl Shared {
         waiting.withdraw(id, caller);
         let taken = caller.receive(bytes);
         link.deadline = Some(Moment::now() + tcpunch::QUIET);
-        self.count(id, Class::Handshake);
+        if link.class == Class::Waiting {
+            let source = source_of(link.peer);
+            self.make_room(Class::Handshake, source);
+            self.count(id, Class::Handshake);
+        }
         if taken == Err(TooLong) {
             self.dismiss(id, "neither protocol's first words");
         }
@@ -612,7 +632,7 @@ impl Shared {
         link.notify.notify_one();
         let peer = link.peer;
         if partner.is_none() {
-            self.make_room(source_of(peer));
+            self.make_room(Class::Waiting, source_of(peer));
         }
         self.count(id, Class::Waiting);
         if let Some((partner, bytes)) = partner {
@@ -622,20 +642,6 @@ impl Shared {
             }
             self.close(id);
             self.close(partner);
-        }
-    }
-
-    /// Where too many wait, the oldest gives way: of the source of the
-    /// newcomer, or of the one that has most.
-    fn make_room(&mut self, newcomer: IpAddr) {
-        let siblings = self.sources.get(&newcomer).map(|source| &source.waiting);
-        let oldest = match siblings {
-            Some(siblings) if siblings.len() >= self.limits.waiting_per_source => siblings.first(),
-            _ if self.waits >= self.limits.waiting => self.oldest_of_most(|source| &source.waiting),
-            _ => None,
-        };
-        if let Some(oldest) = oldest.copied() {
-            self.drop_link(oldest);
         }
     }
 
