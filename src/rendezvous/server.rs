@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
-use std::io::{self, ErrorKind as IoKind};
+use std::io::{self, ErrorKind as IoKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -856,7 +856,10 @@ impl Connection {
         loop {
             let wish = match self.send() {
                 Ok(wish) => wish,
-                Err(end) => return end,
+                Err(end) => {
+                    self.hear_last_words();
+                    return end;
+                }
             };
             match wish.state {
                 LinkState::Dropped => return End::Closed,
@@ -892,6 +895,18 @@ impl Connection {
             }
         }
         Ok(Wish { send: !link.outgoing.is_empty(), state: link.state, deadline: link.deadline })
+    }
+
+    /// Who cannot be told any more may have said before that it leaves in order.
+    /// This reads past tokio, which may not have seen yet that there is something.
+    fn hear_last_words(&self) {
+        let socket = SockRef::from(&self.stream);
+        let mut buffer = [0; TURN];
+        while let Ok(length) = (&*socket).read(&mut buffer)
+            && length > 0
+        {
+            lock(&self.shared).receive(self.id, &buffer[..length]);
+        }
     }
 
     /// Takes a little of what the socket has: the others shall have their turn.
