@@ -3,9 +3,11 @@
 
 use proptest::prelude::*;
 
-use super::super::client::{Client, JoinRequest};
+use super::super::tests::request;
 use super::*;
 use crate::engine::frame::AbortNotice;
+use crate::error::ErrorKind;
+use crate::rendezvous::client::{Client, JoinRequest};
 
 const SECRET: &[u8] = b"0123456789abcdef";
 
@@ -112,16 +114,8 @@ impl Siege {
                 };
                 let (id, _) = shared.admit(address.parse().unwrap()).unwrap();
                 let secret = (kind == 1).then(|| SECRET.to_vec());
-                let request = JoinRequest {
-                    name: "job".into(),
-                    job_id: None,
-                    rank: rank % size,
-                    size,
-                    private_endpoints: Vec::new(),
-                    host_id: u64::from(rank % 2),
-                    fingerprint: 0,
-                    secret,
-                };
+                let (name, host_id) = ("job".into(), u64::from(rank % 2));
+                let request = JoinRequest { name, rank: rank % size, size, host_id, secret, ..request() };
                 let client = (kind < 3).then(|| (Client::new(request).unwrap(), rank % size, size));
                 let name: &[u8] = if kind == 3 { b"name" } else { b"names" };
                 self.peers.push(Peer { id, client, name, heard: Vec::new() });
