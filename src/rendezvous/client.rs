@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use super::protocol::{
     self, ClientMessage, Decoder, Epoch, Hash, Join, MAX_PRIVATE, Membership, Nonce, RANK_ANY, ServerMessage,
+    proof,
 };
 pub(crate) use super::protocol::{Missing, Reason};
 use crate::engine::frame::AbortNotice;
@@ -321,7 +322,7 @@ impl Client {
             ) => {
                 if let (Some(secret), Some(join_mac)) = (&self.secret, join_mac) {
                     let right = mac.is_some_and(|mac| {
-                        protocol::server_mac_is_right(secret, &nonce, &server_nonce, &join_mac, &joined, &mac)
+                        proof::server_mac_is_right(secret, &nonce, &server_nonce, &join_mac, &joined, &mac)
                     });
                     if !right {
                         let text = "the rendezvous server does not know the job secret (FMI_SECRET)";
@@ -351,7 +352,7 @@ impl Client {
             return Err(Error::new(ErrorKind::Auth, text));
         }
         let mac = self.secret.as_ref().map(|secret| {
-            protocol::client_mac(secret, &nonce, &server_nonce, &self.join, self.membership.as_ref())
+            proof::client_mac(secret, &nonce, &server_nonce, &self.join, self.membership.as_ref())
         });
         let join = self.join.clone();
         match self.membership {
@@ -763,9 +764,9 @@ mod tests {
             greet(&mut client, true, true).unwrap();
             let sent = Wire::new().take(&mut client);
             let ClientMessage::Join { join, mac: Some(join_mac) } = &sent[1] else { panic!("{sent:?}") };
-            assert!(protocol::client_mac_is_right(SECRET, &nonce, &SERVER_NONCE, join, None, join_mac));
+            assert!(proof::client_mac_is_right(SECRET, &nonce, &SERVER_NONCE, join, None, join_mac));
             let mac = server_secret
-                .map(|secret| protocol::server_mac(secret, &nonce, &SERVER_NONCE, join_mac, &joined()));
+                .map(|secret| proof::server_mac(secret, &nonce, &SERVER_NONCE, join_mac, &joined()));
             give(&mut client, &ServerMessage::Joined { joined: joined(), mac }).map_err(|error| error.kind())
         };
         assert_eq!(outcome(Some(SECRET)), Ok(()));

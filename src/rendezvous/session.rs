@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::protocol::{
-    self, ClientMessage, Decoder, Hash, Join, MAX_PRIVATE, Membership, Nonce, Refusal, ServerMessage,
+    self, ClientMessage, Decoder, Hash, Join, MAX_PRIVATE, Membership, Nonce, Refusal, ServerMessage, proof,
 };
 use super::registry::{ConnectionId, Refused, Registry};
 
@@ -177,7 +177,7 @@ impl Session {
         let proof = match (&admission.secret, mac) {
             (Some(secret), Some(mac)) => {
                 let (server, previous) = (&self.fresh.nonce, previous.as_ref());
-                if !protocol::client_mac_is_right(secret, &nonce, server, &join, previous, &mac) {
+                if !proof::client_mac_is_right(secret, &nonce, server, &join, previous, &mac) {
                     return Err(Refused::new(Refusal::Auth, "the job secret is wrong (FMI_SECRET)"));
                 }
                 Some((secret, mac))
@@ -197,7 +197,7 @@ impl Session {
         let fresh = self.fresh.membership;
         let joined = registry.join(self.connection, join, previous, authenticated, self.peer, fresh)?;
         let mac =
-            proof.map(|(secret, mac)| protocol::server_mac(secret, &nonce, &self.fresh.nonce, &mac, &joined));
+            proof.map(|(secret, mac)| proof::server_mac(secret, &nonce, &self.fresh.nonce, &mac, &joined));
         ServerMessage::Joined { joined, mac }.encode(out);
         self.decoder.allow_long_frames();
         self.phase = Phase::Member { authenticated };
