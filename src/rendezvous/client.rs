@@ -21,6 +21,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// carried eight of them.
 pub(crate) const MIN_SECRET: usize = 16;
 
+/// The most that waits to be sent: more than one connect and one report for each
+/// rank of the largest job. A server that makes us answer more, and does not read it,
+/// is no good.
+const MAX_OUTGOING: usize = 2 << 20;
+
 /// What a rank says of itself, and how it proves it.
 pub(crate) struct JoinRequest {
     pub(crate) name: String,
@@ -298,6 +303,10 @@ impl Client {
 
     fn decode(&mut self) -> Result<()> {
         while let Some(frame) = self.decoder.next_frame()? {
+            if self.outgoing.len() > MAX_OUTGOING {
+                let text = "the rendezvous server does not read what it makes this rank answer";
+                return Err(Error::new(ErrorKind::Protocol, text));
+            }
             let Some(message) = ServerMessage::decode(&frame)? else { continue };
             self.handle(message)?;
         }
@@ -795,6 +804,16 @@ mod tests {
                 prop_assert_ne!(error.kind(), ErrorKind::Internal);
             }
         }
+    }
+
+    #[test]
+    fn a_server_that_makes_us_answer_and_does_not_read_is_given_up() {
+        let (mut client, _) = member();
+        let error = (0..2 * MAX_OUTGOING).find_map(|_| {
+            client.ready(2);
+            give(&mut client, &ServerMessage::Offer { rank: 2 }).err()
+        });
+        assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::Protocol));
     }
 
     #[test]
