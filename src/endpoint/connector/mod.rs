@@ -18,6 +18,8 @@ mod resolver;
 mod server;
 mod sockets;
 mod tcpunch;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;

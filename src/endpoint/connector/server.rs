@@ -1,5 +1,8 @@
 //! The connection to a rendezvous server that speaks our own protocol.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -24,6 +27,14 @@ use crate::rendezvous::protocol::MAGIC;
 /// How long a server that does not answer is tried before calls that need it
 /// fail: ranks and server may start in any order.
 const SERVER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long one of its addresses is tried: the kernel asks a second time after
+/// 1 s, and the answer has a while to come.
+pub(super) const ADDRESS_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How often a server is read from before others have their turn, and the call looks
+/// at its deadline: what it says at once is far less.
+const READS_AT_ONCE: usize = 16;
 
 /// How long a server waits for a rank that joins.
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -59,6 +70,7 @@ impl Server {
     pub(super) fn next_timer(&self) -> Option<Instant> {
         match self {
             Self::Waiting { until } => Some(*until),
+            Self::Connecting { since, .. } => Some(*since + ADDRESS_PATIENCE),
             Self::Resolving(_) => Some(Instant::now() + RESOLVER_INTERVAL),
             _ => None,
         }
@@ -119,23 +131,20 @@ impl Connector {
     }
 
     fn finish_connecting(&mut self, poller: &Poller, now: Instant) -> bool {
-        let Server::Connecting { socket, others, .. } = &mut self.server else { return false };
-        let others = std::mem::take(others);
-        match connected(socket) {
-            Ok(false) => {
-                let Server::Connecting { others: slot, .. } = &mut self.server else { return false };
-                *slot = others;
-                return false;
+        let Server::Connecting { socket, others, since } = &mut self.server else { return false };
+        let outcome = match connected(socket) {
+            Ok(false) if now < *since + ADDRESS_PATIENCE => return false,
+            Ok(false) => Err(io::ErrorKind::TimedOut.into()),
+            outcome => outcome,
+        };
+        if let Err(error) = outcome {
+            poller.remove(socket.as_raw_fd());
+            let others = std::mem::take(others);
+            match others.is_empty() {
+                true => self.server_unreachable(poller, error, now),
+                false => self.connect_server(poller, others, now),
             }
-            Ok(true) => {}
-            Err(error) => {
-                poller.remove(socket.as_raw_fd());
-                match others.is_empty() {
-                    true => self.server_unreachable(poller, error, now),
-                    false => self.connect_server(poller, others, now),
-                }
-                return true;
-            }
+            return true;
         }
         let Server::Connecting { socket, since, .. } = std::mem::replace(&mut self.server, Server::Idle)
         else {
@@ -195,7 +204,7 @@ impl Connector {
     fn talk(&mut self, poller: &Poller, now: Instant, deadline: Option<Instant>) -> bool {
         let mut moved = false;
         let mut bytes = [0u8; 4096];
-        loop {
+        for _ in 0..READS_AT_ONCE {
             let Server::Open { socket, since, .. } = &self.server else { return true };
             let since = *since;
             match recv_from(socket, &mut bytes) {
