@@ -18,6 +18,9 @@
 //! [`Punched::Exhausted`] says so; the caller has the server start another, or
 //! gives up. (A relay takes over there, where there is one.)
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::io;
@@ -82,9 +85,11 @@ const STRANGER_RETRY: Duration = Duration::from_millis(100);
 const FIRST_ANSWER: Duration = Duration::from_millis(60);
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
-/// Connections that have not said who they are yet; a further one takes the
-/// place of the oldest.
+/// Accepted connections that have not said who they are yet, and those that say they
+/// are of one rank; a further one takes the place of the one that has been silent
+/// longest.
 const MAX_STRANGERS: usize = 64;
+const MAX_OF_ONE: usize = 8;
 
 /// How many connections are accepted at a time: each is looked at before it may
 /// have to make room.
@@ -367,17 +372,24 @@ impl Punching {
         moved
     }
 
-    /// The stranger that has been silent longest makes room: a peer speaks at
-    /// once, and must find a place however many strangers there are.
+    /// Of a crowd, the connection that has been silent longest makes room: a peer
+    /// speaks at once, and must find a place however many strangers there are. Each
+    /// rank has places of its own: one that has said who it is may have taken the
+    /// connection for the link.
     fn make_room(&mut self, poller: &Poller) {
-        let accepted = |pairing: &Pairing| matches!(pairing.origin, Origin::Accepted);
-        let strangers = self.pairings.iter().filter(|(_, pairing)| accepted(pairing));
-        if strangers.clone().count() < MAX_STRANGERS {
-            return;
+        let mut crowds: BTreeMap<Option<u32>, Vec<usize>> = BTreeMap::new();
+        for (key, pairing) in &self.pairings {
+            if pairing.origin == Origin::Accepted {
+                crowds.entry(pairing.peer()).or_default().push(key);
+            }
         }
-        let oldest = strangers.min_by_key(|(_, pairing)| (pairing.is_introduced(), pairing.patience));
-        if let Some(key) = oldest.map(|(key, _)| key) {
-            self.remove(poller, key);
+        for (rank, keys) in crowds {
+            let most = if rank.is_some() { MAX_OF_ONE } else { MAX_STRANGERS };
+            if keys.len() >= most
+                && let Some(oldest) = keys.into_iter().min_by_key(|key| self.pairings[*key].since)
+            {
+                self.remove(poller, oldest);
+            }
         }
     }
 
