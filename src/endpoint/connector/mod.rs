@@ -364,17 +364,17 @@ impl Connector {
                 Punched::Exhausted { peer } => self.next_round(poller, peer, now),
             }
         }
+        self.punching.clean_up(poller, &self.wanted);
         moved
     }
 
     /// A round with `peer` has come to nothing.
     fn next_round(&mut self, poller: &Poller, peer: u32, now: Instant) {
-        let is_talking = self.punching.is_talking(peer);
         if !self.wanted.contains(&peer) {
-            if !is_talking {
-                self.punching.forget(poller, peer);
-            }
-        } else if self.punching.rounds(peer) < ROUNDS || is_talking {
+            return;
+        }
+        let is_talking = self.punching.is_talking(peer);
+        if self.punching.rounds(peer) < ROUNDS || is_talking {
             if let Some(port) = self.pairs.forget(poller, peer) {
                 self.punching.close_port(poller, port);
             }

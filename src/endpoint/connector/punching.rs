@@ -21,10 +21,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -239,10 +239,9 @@ impl Punching {
         for candidate in &mut attempt.candidates {
             candidate.start_over(now);
         }
-        for address in candidates {
-            let is_known = attempt.candidates.iter().any(|candidate| candidate.address == address);
-            if !is_known && Some(address) != own {
-                attempt.candidates.push(Candidate::new(address, now));
+        for &address in &candidates {
+            if may_be_a_peer(&address) && Some(address) != own {
+                attempt.add_candidate(address, &candidates, now);
             }
         }
         self.update_ignored(port);
@@ -296,6 +295,18 @@ impl Punching {
             let _ = write!(text, "{separator}{}: {why}, {} tries", candidate.address, candidate.tries);
         }
         Some(text)
+    }
+
+    /// Ends what is left of rounds with peers that are not `wanted`, where no connection
+    /// stands that may become a link.
+    pub(super) fn clean_up(&mut self, poller: &Poller, wanted: &BTreeSet<u32>) {
+        let is_left = |(peer, attempt): &(&u32, &Attempt)| {
+            attempt.is_over && !wanted.contains(*peer) && !self.is_talking(**peer)
+        };
+        let left: Vec<u32> = self.attempts.iter().filter(is_left).map(|(peer, _)| *peer).collect();
+        for peer in left {
+            self.forget(poller, peer);
+        }
     }
 
     /// Ends everything with `peer`.
@@ -678,6 +689,30 @@ impl Punching {
 
 /// The most addresses that are tried for one peer.
 const MAX_CANDIDATES: usize = 16;
+
+impl Attempt {
+    /// Tries this address too. Where there are too many, one makes room that is not
+    /// being tried, and not among the `latest`.
+    fn add_candidate(&mut self, address: SocketAddr, latest: &[SocketAddr], now: Instant) {
+        if self.candidates.iter().any(|candidate| candidate.address == address) {
+            return;
+        }
+        if self.candidates.len() >= MAX_CANDIDATES {
+            let is_spare =
+                |candidate: &Candidate| candidate.pairing.is_none() && !latest.contains(&candidate.address);
+            let Some(spare) = self.candidates.iter().position(is_spare) else { return };
+            self.candidates.remove(spare);
+        }
+        self.candidates.push(Candidate::new(address, now));
+    }
+}
+
+/// Whether a rank could listen at this address.
+fn may_be_a_peer(address: &SocketAddr) -> bool {
+    let ip = address.ip();
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}
 
 impl Candidate {
     fn new(address: SocketAddr, now: Instant) -> Self {

@@ -1,12 +1,14 @@
 //! Punching, with peers that are moved by hand.
 
 use std::io::Write as _;
+use std::net::TcpListener;
 
 use super::*;
 use crate::endpoint::connector::Connector;
 use crate::endpoint::connector::tests::{connector, here};
 
 const SIZE: u32 = 128;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn identity(rank: u32) -> Identity {
     Identity { rank, size: SIZE, epoch: [7; 16], fingerprint: 9, secret: Vec::new() }
@@ -55,4 +57,54 @@ fn neither_strangers_nor_one_rank_are_many() {
     connector.punch(&poller, Instant::now());
     let count = connector.punching.pairings.len();
     assert!(connector.punching.is_talking(1) && count <= MAX_STRANGERS + MAX_OF_ONE, "{count} are kept");
+}
+
+/// Whatever the server says, and however often.
+#[test]
+fn a_peer_has_a_few_addresses_and_the_newest_are_tried() {
+    let (mut connector, poller, port, _) = listening(0);
+    let mut now = Instant::now();
+    for number in 1..=1000 {
+        connector.punching.start(1, port, vec![here(number), here(number + 1)], now, PATIENCE);
+        if number % 100 == 0 {
+            connector.punching.service(&poller, now);
+            now += 2 * PATIENCE;
+            connector.punching.service(&poller, now);
+        }
+    }
+    let candidates = &connector.punching.attempts[&1].candidates;
+    assert!(candidates.len() <= MAX_CANDIDATES, "{} addresses", candidates.len());
+    for newest in [here(1000), here(1001)] {
+        assert!(candidates.iter().any(|candidate| candidate.address == newest));
+    }
+}
+
+#[test]
+fn addresses_that_no_peer_can_have_are_not_tried() {
+    let (mut connector, _, port, local) = listening(0);
+    let bad = ["0.0.0.0:5", "224.0.0.1:5", "255.255.255.255:5", "127.0.0.1:0", "[::]:5", "[ff02::1]:5"];
+    let mut candidates: Vec<SocketAddr> = bad.iter().map(|text| text.parse().unwrap()).collect();
+    candidates.extend([local, here(5)]);
+    connector.punching.start(1, port, candidates, Instant::now(), PATIENCE);
+    let tried: Vec<_> = connector.punching.attempts[&1].candidates.iter().map(|c| c.address).collect();
+    assert_eq!(tried, [here(5)]);
+}
+
+/// A rank that only answered another's wish has nothing left of it once that has
+/// come to nothing.
+#[test]
+fn nothing_is_kept_of_a_peer_that_is_not_wanted() {
+    let (mut connector, poller, port, _) = listening(1);
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let now = Instant::now();
+    connector.punching.start(0, port, vec![peer.local_addr().unwrap()], now, PATIENCE);
+    for _ in 0..3 {
+        connector.punch(&poller, now);
+    }
+    assert!(connector.punching.is_talking(0));
+    connector.punch(&poller, now + 2 * PATIENCE);
+    assert!(connector.punching.is_talking(0), "the peer may be outside of calls");
+    drop(peer);
+    connector.punch(&poller, now + 2 * PATIENCE);
+    assert!(connector.punching.attempts.is_empty() && !connector.is_at_work());
 }
