@@ -165,6 +165,34 @@ fn a_rank_waits_for_its_pair() {
     });
 }
 
+/// The names of pairs do not tell sizes apart, nor all jobs from each other.
+#[test]
+fn ranks_of_different_jobs_are_no_pair() {
+    watched(LIMIT, || {
+        let server = TinyServer::start();
+        let config = server.config("1");
+        let with_id = |id: &str| {
+            let mut config = config.clone();
+            config.set("job_id", id).unwrap();
+            config
+        };
+        for (one, other, size) in [
+            (("job", config.clone()), ("job", config.clone()), 4),
+            (("job1", config.clone()), ("job", with_id("1")), 2),
+        ] {
+            let create = |rank, (name, config): (&str, Config), size| {
+                let comm = Communicator::create(rank, size, name, &config).unwrap();
+                comm.set_timeout(milliseconds(1500)).unwrap();
+                comm
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| create(0, one, 2).send(&[1u8], 1).unwrap_err());
+                scope.spawn(|| create(1, other, size).recv(&mut [0u8], 0).unwrap_err());
+            });
+        }
+    });
+}
+
 /// Protocol 1 has no place for a secret: a job that has one does not go on
 /// without.
 #[test]

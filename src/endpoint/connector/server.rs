@@ -373,8 +373,7 @@ impl Connector {
                 self.refused = Some(Error::new(ErrorKind::Auth, text).with_channel("Direct"));
                 return;
             }
-            // There is no epoch of the job: each link's own is its nonces.
-            self.punching.introduce(self.identity([0; 16]));
+            self.punching.introduce(self.identity(tcpunch::epoch_of(&self.membership)));
             for peer in self.wanted.clone() {
                 self.pairs.ask(peer);
             }

@@ -6,8 +6,9 @@
 //! each gets the other's in the same form, and the server closes.
 //!
 //! Nobody tells a rank that another wants it, so both sides ask, and a receive
-//! asks too. There is no epoch of the job: the proofs of a link's handshake go
-//! over both sides' nonces alone. Nor is there a secret, or news of lost ranks.
+//! asks too. Nobody gives the runs of a job epochs: what stands for one in a link's
+//! handshake tells only jobs and sizes apart, which the names of pairs may not. Nor
+//! is there a secret, or news of lost ranks.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +23,7 @@ use super::sockets::{bound_socket, connected, recv_from, send_to, start_connecti
 use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, jittered};
 use crate::descriptors::Tracked;
 use crate::endpoint::poller::{Interest, Poller, Token};
-use crate::rendezvous::protocol::hash;
+use crate::rendezvous::protocol::{Epoch, hash};
 
 /// An endpoint on the wire.
 const ENDPOINT_LEN: usize = 8;
@@ -56,6 +57,14 @@ fn pair_name(membership: &Membership, peer: u32) -> String {
     let digest: String =
         hash(&format!("{name}\0{job}"))[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("fmi-{digest}-{lower}_{higher}")
+}
+
+/// What stands for the epoch: ranks of other jobs, and of those of another size, may
+/// come by the same names.
+pub(super) fn epoch_of(membership: &Membership) -> Epoch {
+    let Membership { size, name, job_id, .. } = membership;
+    let job = job_id.as_deref().unwrap_or_default();
+    hash(&format!("{name}\0{job}\0{size}"))[..16].try_into().expect("sixteen bytes")
 }
 
 /// The pairs that the server has been asked for, or is to be.
