@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use super::punching::PortKey;
+use super::server::ADDRESS_PATIENCE;
 use super::sockets::{bound_socket, connected, recv_from, send_to, start_connecting};
 use super::{Connector, Dialect, FIRST_BACKOFF, LAST_BACKOFF, Membership, jittered};
 use crate::descriptors::Tracked;
@@ -74,6 +75,8 @@ pub(super) struct Pairs(BTreeMap<u32, Pair>);
 struct Pair {
     state: State,
     backoff: Duration,
+    /// Tries in vain: each is at another of the server's addresses.
+    failures: usize,
 }
 
 enum State {
@@ -83,6 +86,7 @@ enum State {
     },
     Connecting {
         socket: Tracked<Socket>,
+        since: Instant,
     },
     Asking {
         socket: Tracked<Socket>,
@@ -101,7 +105,7 @@ enum State {
 impl Pairs {
     /// Asks the server for a way to `peer`; asking twice is asking once.
     pub(super) fn ask(&mut self, peer: u32) {
-        let pair = || Pair { state: State::Waiting { until: None }, backoff: FIRST_BACKOFF };
+        let pair = || Pair { state: State::Waiting { until: None }, backoff: FIRST_BACKOFF, failures: 0 };
         self.0.entry(peer).or_insert_with(pair);
     }
 
@@ -109,7 +113,7 @@ impl Pairs {
     pub(super) fn forget(&mut self, poller: &Poller, peer: u32) -> Option<PortKey> {
         match self.0.remove(&peer)?.state {
             State::Waiting { .. } => None,
-            State::Connecting { socket } => {
+            State::Connecting { socket, .. } => {
                 poller.remove(socket.as_raw_fd());
                 None
             }
@@ -135,6 +139,7 @@ impl Pairs {
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let timers = self.0.values().filter_map(|pair| match pair.state {
             State::Waiting { until } => until,
+            State::Connecting { since, .. } => Some(since + ADDRESS_PATIENCE),
             _ => None,
         });
         timers.min()
@@ -171,20 +176,21 @@ impl Connector {
         match &mut pair.state {
             State::Waiting { until } if until.is_some_and(|until| now < until) => Ok(false),
             State::Waiting { .. } => {
-                let address = self.addresses[0];
+                let address = self.addresses[pair.failures % self.addresses.len()];
                 let socket = bound_socket(&address, 0)?;
                 start_connecting(&socket, &address)?;
                 poller.add(socket.as_raw_fd(), Token::Rendezvous, Interest::Write)?;
-                pair.state = State::Connecting { socket };
+                pair.state = State::Connecting { socket, since: now };
                 Ok(true)
             }
-            State::Connecting { socket } => {
+            State::Connecting { socket, since } => {
                 if !connected(socket)? {
-                    return Ok(false);
+                    let is_late = now >= *since + ADDRESS_PATIENCE;
+                    return if is_late { Err(io::ErrorKind::TimedOut.into()) } else { Ok(false) };
                 }
                 let local = socket.local_addr()?.as_socket().expect("a TCP socket has an IP address");
                 let port = self.punching.open_port(local)?;
-                let State::Connecting { socket } =
+                let State::Connecting { socket, .. } =
                     std::mem::replace(&mut pair.state, State::Waiting { until: None })
                 else {
                     return Ok(false);
@@ -230,12 +236,13 @@ impl Connector {
     }
 
     fn pair_failed(&mut self, poller: &Poller, peer: u32, error: io::Error, now: Instant) {
-        let Some(backoff) = self.pairs.0.get(&peer).map(|pair| pair.backoff) else { return };
+        let Some(&Pair { backoff, failures, .. }) = self.pairs.0.get(&peer) else { return };
         if let Some(port) = self.pairs.forget(poller, peer) {
             self.punching.close_port(poller, port);
         }
         let state = State::Waiting { until: Some(now + jittered(backoff)) };
-        self.pairs.0.insert(peer, Pair { state, backoff: (backoff * 2).min(LAST_BACKOFF) });
+        let pair = Pair { state, backoff: (backoff * 2).min(LAST_BACKOFF), failures: failures + 1 };
+        self.pairs.0.insert(peer, pair);
         self.note_unreachable(poller, error, now);
         if !self.wanted.contains(&peer) {
             self.pairs.0.remove(&peer);
@@ -245,10 +252,35 @@ impl Connector {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::endpoint::connector::tests::{connector, here};
 
     fn membership(rank: u32, name: &str) -> Membership {
         Membership { rank, size: 8, name: name.into(), job_id: None, fingerprint: 0 }
+    }
+
+    /// Of a server's addresses one refuses, and one leads nowhere.
+    #[test]
+    fn a_pair_tries_all_addresses_of_the_server() {
+        let [silent, good] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = |listener: &TcpListener| listener.local_addr().unwrap();
+        // Its queue has room for one, and is full: the kernel drops what comes.
+        socket2::SockRef::from(&silent).listen(0).unwrap();
+        let _first = std::net::TcpStream::connect(address(&silent)).unwrap();
+        let (mut connector, poller) = (connector(0, 2, address(&good)), Poller::new().unwrap());
+        connector.speak(Dialect::TcPunch);
+        connector.addresses = vec![here(1), address(&silent), address(&good)];
+        connector.wanted.insert(1);
+        connector.pairs.ask(1);
+        good.set_nonblocking(true).unwrap();
+        let start = Instant::now();
+        while good.accept().is_err() {
+            assert!(start.elapsed() < Duration::from_secs(20), "it does not come");
+            connector.service(&poller, Instant::now(), None);
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]
