@@ -69,6 +69,10 @@ const SPREAD: Duration = Duration::from_micros(150);
 /// What became of a connection that stood, and carried no more.
 const STALLED: &str = "a connection stood, and stalled";
 
+/// How long the higher rank leaves it to the lower one to connect on this host,
+/// where no NAT wants packets of both: two connections cost twice the work.
+const COURTESY: Duration = Duration::from_millis(50);
+
 /// The most addresses that a listener is told to ignore.
 const MAX_IGNORED: usize = 256;
 
@@ -244,6 +248,13 @@ impl Punching {
                 attempt.add_candidate(address, &candidates, now);
             }
         }
+        let is_higher = self.identity.as_ref().is_some_and(|identity| identity.rank > peer);
+        let local = own.map(|own| own.ip());
+        for candidate in &mut attempt.candidates {
+            if is_higher && is_on_this_host(candidate.address.ip(), local) {
+                candidate.retry = now + COURTESY;
+            }
+        }
         self.update_ignored(port);
     }
 
@@ -253,7 +264,7 @@ impl Punching {
         let Some(port) = self.ports.get_mut(key) else { return };
         let running = self.attempts.values().filter(|attempt| attempt.port == key && !attempt.is_over);
         let addresses = running.flat_map(|attempt| &attempt.candidates).map(|candidate| candidate.address);
-        let away = addresses.filter(|address| address.ip() != port.local.ip() && !address.ip().is_loopback());
+        let away = addresses.filter(|address| !is_on_this_host(address.ip(), Some(port.local.ip())));
         let ignored: Vec<SocketAddrV4> = away
             .filter_map(|address| match address {
                 SocketAddr::V4(address) => Some(address),
@@ -799,6 +810,10 @@ impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
+}
+
+fn is_on_this_host(address: IpAddr, local: Option<IpAddr>) -> bool {
+    address.to_canonical().is_loopback() || Some(address) == local
 }
 
 fn connect_from(port: u16, address: &SocketAddr) -> io::Result<Tracked<Socket>> {
