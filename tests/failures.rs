@@ -638,3 +638,23 @@ fn an_abort_of_a_blocked_call_twice() {
         });
     });
 }
+
+/// A congestion control that the kernel does not have is found before there is a
+/// connection that the other side takes for a link; and each call says so.
+#[test]
+fn an_unknown_congestion_control_is_named_by_every_call() {
+    watched(LIMIT, || {
+        let adjust = |config: &mut fmi::Config| config.set("backends.Direct.congestion", "fmi-none").unwrap();
+        job_with(Channel::Direct, 2, adjust, |comm| {
+            comm.set_timeout(milliseconds(5000)).unwrap();
+            for _ in 0..2 {
+                let error = fails_soon(|| match comm.rank() {
+                    0 => comm.send(&[1u8], 1),
+                    _ => comm.recv(&mut [0u8], 0),
+                });
+                assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                assert!(error.to_string().contains("congestion"), "{error}");
+            }
+        });
+    });
+}

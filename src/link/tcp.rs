@@ -42,8 +42,7 @@ impl TcpLink {
         // A peer that has gone meanwhile has no address, but its last words are here.
         let same_host = is_same_host(&socket).unwrap_or(false);
         match congestion {
-            Some("system") => {}
-            Some(name) => socket.set_tcp_congestion(name.as_bytes())?,
+            Some(name) => set_congestion(&socket, name)?,
             None => {
                 let name: &[u8] = if same_host { b"cubic" } else { b"reno" };
                 let _ = socket.set_tcp_congestion(name);
@@ -125,6 +124,11 @@ impl TcpLink {
     pub(super) fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// Asks for a congestion control by its name; "system" = the system's.
+pub(crate) fn set_congestion(socket: &Socket, name: &str) -> io::Result<()> {
+    if name == "system" { Ok(()) } else { socket.set_tcp_congestion(name.as_bytes()) }
 }
 
 /// Bytes of a connected socket that the other side's kernel has not acknowledged.

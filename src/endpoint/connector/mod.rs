@@ -25,14 +25,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 
 use super::poller::Poller;
 use crate::config::{DirectSettings, RendezvousProtocol};
 use crate::descriptors::Tracked;
 use crate::engine::frame::AbortNotice;
 use crate::error::{Error, ErrorKind};
-use crate::link::tcp::TcpLink;
+use crate::link::tcp::{TcpLink, set_congestion};
 use crate::log::Logger;
 use crate::rendezvous::client::{Client, Missing, Reason};
 use punching::{PortKey, Punched, Punching};
@@ -111,7 +111,7 @@ pub(super) struct Connector {
     outage_is_logged: bool,
     backoff: Duration,
     last_error: Option<std::io::Error>,
-    /// The server refused us for good.
+    /// There will be no links: the server refused us for good, or the kernel does.
     refused: Option<Error>,
     client: Option<Client>,
     /// A failure that a rank without a client is to tell the server.
@@ -146,7 +146,7 @@ impl Connector {
             outage_is_logged: false,
             backoff: FIRST_BACKOFF,
             last_error: None,
-            refused: None,
+            refused: settings.congestion.as_deref().and_then(|name| check_congestion(name).err()),
             client: None,
             untold: None,
             retired: None,
@@ -297,7 +297,8 @@ impl Connector {
     pub(super) fn is_about_to_tell(&self) -> bool {
         let joins = |client: &Client| !client.has_been_member() && client.has_aborted();
         match &self.client {
-            Some(client) => joins(client) && self.refused.is_none(),
+            _ if self.refused.is_some() => false,
+            Some(client) => joins(client),
             None => self.untold.is_some() && self.dialect != Dialect::TcPunch,
         }
     }
@@ -416,6 +417,17 @@ impl Connector {
             self.fail(poller, peer, error.clone());
         }
     }
+}
+
+/// Whether the kernel lets this user have that congestion control: were it refused on
+/// a link, the other side would have the link by then.
+fn check_congestion(name: &str) -> Result<(), Error> {
+    // Without a socket there is nothing to be said of the name.
+    let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, None).map(Tracked::new) else { return Ok(()) };
+    set_congestion(&socket, name).map_err(|error| {
+        let what = format!("the congestion control {name:?} (backends.Direct.congestion)");
+        Error::io(&what, &error).with_channel("Direct")
+    })
 }
 
 /// Between half of the time and the whole: ranks that failed together do not
