@@ -326,7 +326,8 @@ impl Connector {
     /// connection stays until the server knows the new one, which would take its
     /// end for ours; so does the old port, for the pairs that are under way there.
     pub(super) fn renew_port(&mut self, poller: &Poller, now: Instant) {
-        if !matches!(self.server, Server::Open { .. }) || self.renewals >= MAX_RENEWALS {
+        let is_member = self.client.as_ref().is_some_and(Client::is_member);
+        if !matches!(self.server, Server::Open { .. }) || !is_member || self.renewals >= MAX_RENEWALS {
             return;
         }
         self.renewals += 1;

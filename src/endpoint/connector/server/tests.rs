@@ -84,3 +84,15 @@ fn an_address_that_does_not_answer_is_not_the_last() {
     connector.connect_server(&poller, vec![address(&silent), address(&good)], Instant::now());
     serve(&mut connector, &mut poller, |connector| matches!(connector.server, Server::Open { .. }));
 }
+
+/// The server still knows the connection before this one only.
+#[test]
+fn a_port_is_not_renewed_before_the_server_knows_it() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let (mut connector, mut poller) = (connector(0, 2, address), Poller::new().unwrap());
+    connector.want(1);
+    serve(&mut connector, &mut poller, |connector| matches!(connector.server, Server::Open { .. }));
+    connector.renew_port(&poller, Instant::now());
+    assert!(matches!(connector.server, Server::Open { .. }) && connector.retired.is_none());
+}
