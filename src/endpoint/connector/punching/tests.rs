@@ -108,3 +108,24 @@ fn nothing_is_kept_of_a_peer_that_is_not_wanted() {
     connector.punch(&poller, now + 2 * PATIENCE);
     assert!(connector.punching.attempts.is_empty() && !connector.is_at_work());
 }
+
+/// Many addresses that refuse at once do not hold a call: all tries of one look
+/// together take about as long as the quick ones of one address.
+#[test]
+fn a_look_is_short_however_many_addresses_refuse() {
+    let (mut connector, poller, port, _) = listening(0);
+    let start = Instant::now();
+    for peer in 1..SIZE {
+        let refusing = (1..=8).map(here).collect();
+        connector.punching.start(peer, port, refusing, start, PATIENCE);
+    }
+    let mut looks: Vec<Duration> = Vec::new();
+    while start.elapsed() < PATIENCE {
+        let before = Instant::now();
+        connector.punching.service(&poller, before);
+        looks.push(before.elapsed());
+    }
+    let longest = looks.iter().max().unwrap();
+    println!("{} looks, the longest {longest:?}", looks.len());
+    assert!(*longest < Duration::from_millis(500), "{longest:?}");
+}
