@@ -23,12 +23,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::op::Op;
 use crate::operation::Operation;
 use crate::policy;
+use crate::rendezvous::protocol::MAX_SIZE;
 
 /// How long a call may take where nothing else is said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The largest job. An endpoint keeps a few hundred bytes for each rank.
-const MAX_SIZE: u32 = 1 << 16;
 
 /// The context of a job's first communicator. Those made from it have hashes.
 const FIRST_CONTEXT: u64 = 1;

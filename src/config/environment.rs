@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::source::{Literal, config_error};
 use crate::error::Result;
+use crate::proof::MIN_SECRET;
 
 /// Which variables hold rank and size: ours, those of PMI (MPICH, Intel MPI and
 /// others), of Open MPI, of Slurm. The first pair that is there counts.
@@ -21,9 +22,6 @@ const RANK_AND_SIZE: [(&str, &str); 4] = [
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("SLURM_PROCID", "SLURM_NTASKS"),
 ];
-
-/// 128 bits: below, a secret can be guessed from what the wire shows of it.
-const MIN_SECRET_BYTES: usize = 16;
 
 /// The port of a rendezvous server whose address names none.
 pub(super) const RENDEZVOUS_PORT: u16 = 10000;
@@ -101,10 +99,10 @@ impl Environment<'_> {
     pub(super) fn secret(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(secret) = (self.variable)(name) else { return Ok(None) };
         let secret = secret.into_vec();
-        if secret.len() < MIN_SECRET_BYTES {
+        if secret.len() < MIN_SECRET {
             return Err(wrong_variable(
                 name,
-                format!("a secret of at least {MIN_SECRET_BYTES} bytes"),
+                format!("a secret of at least {MIN_SECRET} bytes"),
                 format!("one of {}", secret.len()),
             ));
         }

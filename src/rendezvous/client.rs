@@ -16,10 +16,7 @@ use super::protocol::{
 pub(crate) use super::protocol::{Missing, Reason};
 use crate::engine::frame::AbortNotice;
 use crate::error::{Error, ErrorKind, Result};
-
-/// The least length of a secret: 128 bits, even if each byte of its text
-/// carried eight of them.
-pub(crate) const MIN_SECRET: usize = 16;
+use crate::proof::check_secret;
 
 /// The most that waits to be sent: more than one connect and one report for each
 /// rank of the largest job. A server that makes us answer more, and does not read it,
@@ -120,10 +117,7 @@ impl Client {
         if rank == RANK_ANY || rank >= size {
             return Err(Error::new(ErrorKind::Arg, format!("rank {rank} is not in a job of size {size}")));
         }
-        if secret.as_ref().is_some_and(|secret| secret.len() < MIN_SECRET) {
-            let text = format!("the job secret (FMI_SECRET) has fewer than {MIN_SECRET} bytes");
-            return Err(Error::new(ErrorKind::Config, text));
-        }
+        secret.as_deref().map_or(Ok(()), check_secret)?;
         let join = Join {
             job: protocol::hash(&name),
             job_id: job_id.as_deref().map(protocol::hash),

@@ -77,6 +77,9 @@ pub(crate) const MAX_FRAME: usize = 4096;
 
 /// In a join: the server shall choose the rank. Reserved, not yet served.
 pub(crate) const RANK_ANY: u32 = u32::MAX;
+/// The largest job. An endpoint keeps a few hundred bytes for each rank, and what a
+/// member may make the server remember grows with the size that it claims.
+pub(crate) const MAX_SIZE: u32 = 1 << 16;
 /// The most private addresses that a join may name.
 pub(crate) const MAX_PRIVATE: usize = 4;
 /// The most addresses in a GO: the private ones, the public one, and room for

@@ -8,12 +8,9 @@ use super::liveness::absentees;
 use super::{ConnectionId, Output, Refused, Registry, no_allowance};
 use crate::rendezvous::allowance::source_of;
 use crate::rendezvous::protocol::{
-    Epoch as EpochId, Join, Joined, Membership, Missing, RANK_ANY, Reason, Refusal, ServerMessage,
+    Epoch as EpochId, Join, Joined, MAX_SIZE, Membership, Missing, RANK_ANY, Reason, Refusal, ServerMessage,
 };
 
-/// The largest job. What a member may make the server remember grows with the
-/// size that it claims.
-pub(super) const MAX_SIZE: u32 = 1 << 16;
 /// The most open epochs of one job: each newcomer looks at all of them.
 pub(super) const MAX_OPEN: usize = 1024;
 

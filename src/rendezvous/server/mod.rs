@@ -32,10 +32,10 @@ use connection::Connection;
 pub use options::ServerOptions;
 use shared::{Shared, lock};
 
-use super::client::MIN_SECRET;
 use super::protocol::hash;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::LogLevel;
+use crate::proof::check_secret;
 
 /// How many connections are taken before those that are there have a turn. The
 /// runtime lets 61 of them run before it comes back, so that even a storm is
@@ -72,11 +72,8 @@ impl Server {
                     "a secret is required, but none is set (FMI_SECRET)",
                 ));
             }
-            Some(secret) if secret.len() < MIN_SECRET => {
-                let text = format!("the job secret (FMI_SECRET) has fewer than {MIN_SECRET} bytes");
-                return Err(Error::new(ErrorKind::Config, text));
-            }
-            _ => {}
+            None => {}
+            Some(secret) => check_secret(secret)?,
         }
         let listener =
             listen(address).map_err(|error| Error::io(&format!("cannot listen on {address}"), &error))?;

@@ -1,8 +1,7 @@
 //! Who is told what when ranks want links, and when collectives have failed.
 
-use super::super::joining::MAX_SIZE;
 use super::*;
-use crate::rendezvous::protocol::RANK_ANY;
+use crate::rendezvous::protocol::{MAX_SIZE, RANK_ANY};
 
 #[test]
 fn a_wish_and_its_answer_start_both() {
