@@ -34,6 +34,22 @@ fn says(error: &Error, kind: ErrorKind, peer: Option<u32>, text: &str) {
     assert!(error.to_string().contains(text), "{error} does not say {text:?}");
 }
 
+/// Rank 1 takes the first message, and nothing more until rank 0 comes to `late`
+/// again.
+fn stay_away(comm: &Communicator, late: &Meeting) {
+    receive(comm, 0, 0, 10);
+    late.wait();
+    late.wait();
+}
+
+/// Rank 0 sends the message that links the two, and `count` that rank 1 does not
+/// read; it has to come to `late` once more.
+fn send_while_away(comm: &Communicator, late: &Meeting, count: u64) {
+    comm.send(&content(0, 10), 1).unwrap();
+    late.wait();
+    (1..=count).for_each(|number| comm.send(&content(number, 10), 1).unwrap());
+}
+
 #[test]
 fn close_names_who_has_not_read_and_what() {
     watched(LIMIT, || {
@@ -41,17 +57,13 @@ fn close_names_who_has_not_read_and_what() {
             let late = Meeting::default();
             job(channel, 2, |comm| {
                 if comm.rank() == 1 {
-                    receive(&comm, 0, 0, 10);
-                    late.wait();
-                    late.wait();
+                    stay_away(&comm, &late);
                     // It can still be received.
                     (1..4).for_each(|number| receive(&comm, 0, number, 10));
                     let error = comm.recv(&mut [0u8], 0).unwrap_err();
                     return says(&error, ErrorKind::PeerLeft, Some(0), "rank 0 has left");
                 }
-                comm.send(&content(0, 10), 1).unwrap();
-                late.wait();
-                (1..4).for_each(|number| comm.send(&content(number, 10), 1).unwrap());
+                send_while_away(&comm, &late, 3);
                 let start = Instant::now();
                 let error = comm.close(milliseconds(300)).unwrap_err();
                 assert!(start.elapsed() < SOON);
@@ -77,9 +89,7 @@ fn close_says_that_bytes_are_still_here() {
             let small = |config: &mut fmi::Config| config.set("unexpected_limit", "65536").unwrap();
             job_with(channel, 2, small, |comm| {
                 if comm.rank() == 1 {
-                    receive(&comm, 0, 0, 10);
-                    late.wait();
-                    late.wait();
+                    stay_away(&comm, &late);
                     return;
                 }
                 comm.send(&content(0, 10), 1).unwrap();
@@ -191,15 +201,11 @@ fn a_close_can_be_interrupted() {
                 };
                 job_with(channel, 2, adjust, |comm| {
                     if comm.rank() == 1 {
-                        receive(&comm, 0, 0, 10);
-                        late.wait();
-                        late.wait();
+                        stay_away(&comm, &late);
                         receive(&comm, 0, 1, 10);
                         return;
                     }
-                    comm.send(&content(0, 10), 1).unwrap();
-                    late.wait();
-                    (1..2).for_each(|number| comm.send(&content(number, 10), 1).unwrap());
+                    send_while_away(&comm, &late, 1);
                     let timeout = if goes_on { milliseconds(600) } else { LONG };
                     std::thread::scope(|scope| {
                         let closing = scope.spawn(|| comm.close(timeout).unwrap_err());
@@ -223,16 +229,12 @@ fn an_abort_ends_a_close() {
             let late = Meeting::default();
             job(channel, 2, |comm| {
                 if comm.rank() == 1 {
-                    receive(&comm, 0, 0, 10);
-                    late.wait();
-                    late.wait();
+                    stay_away(&comm, &late);
                     let error = comm.barrier().unwrap_err();
                     let is_told = matches!(error.kind(), ErrorKind::Aborted | ErrorKind::PeerLeft);
                     return assert!(is_told, "{error}");
                 }
-                comm.send(&content(0, 10), 1).unwrap();
-                late.wait();
-                (1..2).for_each(|number| comm.send(&content(number, 10), 1).unwrap());
+                send_while_away(&comm, &late, 1);
                 std::thread::scope(|scope| {
                     let closing = scope.spawn(|| comm.close(LONG).unwrap_err());
                     std::thread::sleep(Duration::from_millis(200));
@@ -255,14 +257,10 @@ fn nobody_waits_for_the_readers_of_a_failed_job() {
             let late = Meeting::default();
             job(channel, 2, |comm| {
                 if comm.rank() == 1 {
-                    receive(&comm, 0, 0, 10);
-                    late.wait();
-                    late.wait();
+                    stay_away(&comm, &late);
                     return;
                 }
-                comm.send(&content(0, 10), 1).unwrap();
-                late.wait();
-                (1..2).for_each(|number| comm.send(&content(number, 10), 1).unwrap());
+                send_while_away(&comm, &late, 1);
                 comm.abort(1).unwrap();
                 let start = Instant::now();
                 comm.close(LONG).unwrap();
