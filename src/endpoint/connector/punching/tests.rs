@@ -94,19 +94,32 @@ fn addresses_that_no_peer_can_have_are_not_tried() {
 /// come to nothing.
 #[test]
 fn nothing_is_kept_of_a_peer_that_is_not_wanted() {
-    let (mut connector, poller, port, _) = listening(1);
+    let (mut connector, poller, port, _) = listening(0);
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
     let now = Instant::now();
-    connector.punching.start(0, port, vec![peer.local_addr().unwrap()], now, PATIENCE);
+    connector.punching.start(1, port, vec![peer.local_addr().unwrap()], now, PATIENCE);
     for _ in 0..3 {
         connector.punch(&poller, now);
     }
-    assert!(connector.punching.is_talking(0));
+    assert!(connector.punching.is_talking(1));
     connector.punch(&poller, now + 2 * PATIENCE);
-    assert!(connector.punching.is_talking(0), "the peer may be outside of calls");
+    assert!(connector.punching.is_talking(1), "the peer may be outside of calls");
     drop(peer);
     connector.punch(&poller, now + 2 * PATIENCE);
     assert!(connector.punching.attempts.is_empty() && !connector.is_at_work());
+}
+
+/// On one host the higher rank leaves it to the lower one to connect, for a while.
+#[test]
+fn the_higher_rank_waits_for_its_neighbour() {
+    let (mut connector, poller, port, _) = listening(1);
+    let now = Instant::now();
+    connector.punching.start(0, port, vec![here(5)], now, PATIENCE);
+    connector.punching.service(&poller, now);
+    let tries = |connector: &Connector| connector.punching.attempts[&0].candidates[0].tries;
+    assert_eq!(tries(&connector), 0);
+    connector.punching.service(&poller, now + COURTESY);
+    assert!(tries(&connector) > 0);
 }
 
 /// Many addresses that refuse at once do not hold a call: all tries of one look
