@@ -79,6 +79,7 @@ impl Entered<'_> {
             }
             let now = Instant::now();
             let remaining = deadline.remaining(now);
+            core.deadline = remaining.and_then(|left| now.checked_add(left));
             let unheard = rests.iter().find(|(_, rest)| *rest != Rest::Nothing);
             let is_over = match unheard {
                 Some(_) => {

@@ -68,7 +68,8 @@ impl Outgoing {
 
     pub(super) fn fail(&mut self, error: Error) {
         self.has_place = false;
-        if !matches!(self.stage, Stage::Done) {
+        // The first cause stays.
+        if !matches!(self.stage, Stage::Done | Stage::Failed(_)) {
             self.stage = Stage::Failed(error);
         }
     }

@@ -284,6 +284,11 @@ impl Punching {
         self.attempts.get(&peer).map_or(0, |attempt| attempt.round)
     }
 
+    /// Whether a round with `peer` has come to nothing.
+    pub(super) fn has_failed(&self, peer: u32) -> bool {
+        self.attempts.get(&peer).is_some_and(|attempt| attempt.is_over || attempt.round > 1)
+    }
+
     /// Whether a connection with `peer` stands, and waits for the peer's word.
     pub(super) fn is_talking(&self, peer: u32) -> bool {
         self.pairings.iter().any(|(_, pairing)| pairing.handshake.is_some() && pairing.peer() == Some(peer))

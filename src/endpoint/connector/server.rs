@@ -290,6 +290,12 @@ impl Connector {
                     // Its last words may have come before, over a link that only
                     // this side has not seen to stand.
                     self.punch(poller, now);
+                    // A rank that gave up first, and left, says less than why.
+                    if self.punching.has_failed(rank)
+                        && let Some(error) = self.no_path(rank)
+                    {
+                        self.fail(poller, rank, error);
+                    }
                     self.forget(poller, rank);
                     self.outcomes.push_back(Outcome::Gone { peer: rank, reason });
                 }
