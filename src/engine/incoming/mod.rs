@@ -127,7 +127,7 @@ impl Default for Inbox {
 
 /// Where the next bytes from a peer go, in turn: the rest of a header, and the
 /// place where a message's payload is, or is expected. What comes beyond is for
-/// [`Engine::feed`].
+/// [`Engine::feed`](super::Engine::feed).
 #[derive(Clone, Copy)]
 pub(crate) struct Landing {
     pub(crate) parts: [(*mut u8, usize); 2],
