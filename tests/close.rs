@@ -50,34 +50,47 @@ fn send_while_away(comm: &Communicator, late: &Meeting, count: u64) {
     (1..=count).for_each(|number| comm.send(&content(number, 10), 1).unwrap());
 }
 
-#[test]
-fn close_names_who_has_not_read_and_what() {
-    watched(LIMIT, || {
+/// Over each channel, rank 0 does `leaves` while rank 1 has not read `count` messages;
+/// after it rank 1 does `comes_back`.
+fn beside_a_reader_who_is_away(
+    count: u64,
+    leaves: impl Fn(Channel, &Communicator) + Send + Sync + 'static,
+    comes_back: impl Fn(&Communicator) + Send + Sync + 'static,
+) {
+    watched(LIMIT, move || {
         both_channels(|channel| {
             let late = Meeting::default();
             job(channel, 2, |comm| {
                 if comm.rank() == 1 {
                     stay_away(&comm, &late);
-                    // It can still be received.
-                    (1..4).for_each(|number| receive(&comm, 0, number, 10));
-                    let error = comm.recv(&mut [0u8], 0).unwrap_err();
-                    return says(&error, ErrorKind::PeerLeft, Some(0), "rank 0 has left");
+                    return comes_back(&comm);
                 }
-                send_while_away(&comm, &late, 3);
-                let start = Instant::now();
-                let error = comm.close(milliseconds(300)).unwrap_err();
-                assert!(start.elapsed() < SOON);
-                says(&error, ErrorKind::Timeout, Some(1), "messages for rank 1 are unread there");
-                assert_eq!(error.operation(), Some(Operation::Close), "{error}");
-                assert_eq!(
-                    error.channel(),
-                    Some(if channel == Channel::Direct { "Direct" } else { "Memory" })
-                );
-                assert!(error.waited() >= milliseconds(299), "{error}");
-                assert_eq!(comm.close(LONG).unwrap_err().kind(), ErrorKind::Closed);
+                send_while_away(&comm, &late, count);
+                leaves(channel, &comm);
                 late.wait();
             });
         });
+    });
+}
+
+#[test]
+fn close_names_who_has_not_read_and_what() {
+    let leaves = |channel, comm: &Communicator| {
+        let start = Instant::now();
+        let error = comm.close(milliseconds(300)).unwrap_err();
+        assert!(start.elapsed() < SOON);
+        says(&error, ErrorKind::Timeout, Some(1), "messages for rank 1 are unread there");
+        assert_eq!(error.operation(), Some(Operation::Close), "{error}");
+        let name = if channel == Channel::Direct { "Direct" } else { "Memory" };
+        assert_eq!(error.channel(), Some(name));
+        assert!(error.waited() >= milliseconds(299), "{error}");
+        assert_eq!(comm.close(LONG).unwrap_err().kind(), ErrorKind::Closed);
+    };
+    beside_a_reader_who_is_away(3, leaves, |comm| {
+        // It can still be received.
+        (1..4).for_each(|number| receive(comm, 0, number, 10));
+        let error = comm.recv(&mut [0u8], 0).unwrap_err();
+        says(&error, ErrorKind::PeerLeft, Some(0), "rank 0 has left");
     });
 }
 
@@ -224,51 +237,32 @@ fn a_close_can_be_interrupted() {
 
 #[test]
 fn an_abort_ends_a_close() {
-    watched(LIMIT, || {
-        both_channels(|channel| {
-            let late = Meeting::default();
-            job(channel, 2, |comm| {
-                if comm.rank() == 1 {
-                    stay_away(&comm, &late);
-                    let error = comm.barrier().unwrap_err();
-                    let is_told = matches!(error.kind(), ErrorKind::Aborted | ErrorKind::PeerLeft);
-                    return assert!(is_told, "{error}");
-                }
-                send_while_away(&comm, &late, 1);
-                std::thread::scope(|scope| {
-                    let closing = scope.spawn(|| comm.close(LONG).unwrap_err());
-                    std::thread::sleep(Duration::from_millis(200));
-                    comm.abort(3).unwrap();
-                    let error = closing.join().unwrap();
-                    says(&error, ErrorKind::Aborted, None, "code 3");
-                });
-                assert_eq!(comm.abort(3).unwrap_err().kind(), ErrorKind::Closed);
-                late.wait();
-            });
+    let leaves = |_, comm: &Communicator| {
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| comm.close(LONG).unwrap_err());
+            std::thread::sleep(Duration::from_millis(200));
+            comm.abort(3).unwrap();
+            let error = closing.join().unwrap();
+            says(&error, ErrorKind::Aborted, None, "code 3");
         });
+        assert_eq!(comm.abort(3).unwrap_err().kind(), ErrorKind::Closed);
+    };
+    beside_a_reader_who_is_away(1, leaves, |comm| {
+        let error = comm.barrier().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Aborted | ErrorKind::PeerLeft), "{error}");
     });
 }
 
 /// A failed job is left at once: its readers may never come.
 #[test]
 fn nobody_waits_for_the_readers_of_a_failed_job() {
-    watched(LIMIT, || {
-        both_channels(|channel| {
-            let late = Meeting::default();
-            job(channel, 2, |comm| {
-                if comm.rank() == 1 {
-                    stay_away(&comm, &late);
-                    return;
-                }
-                send_while_away(&comm, &late, 1);
-                comm.abort(1).unwrap();
-                let start = Instant::now();
-                comm.close(LONG).unwrap();
-                assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-                late.wait();
-            });
-        });
-    });
+    let leaves = |_, comm: &Communicator| {
+        comm.abort(1).unwrap();
+        let start = Instant::now();
+        comm.close(LONG).unwrap();
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    };
+    beside_a_reader_who_is_away(1, leaves, |_| {});
 }
 
 #[test]

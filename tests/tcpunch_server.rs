@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fmi::{Communicator, Op};
 use support::serve::{PATIENCE, Serve};
-use support::watched;
+use support::{skip, watched};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// Long enough for an answer that must not come.
@@ -274,7 +274,7 @@ fn it_can_be_turned_off() {
 #[test]
 fn only_ipv4_clients_are_paired() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        println!("!!! SKIPPED: this machine has no IPv6");
+        skip("protocol 1 by IPv6", "this machine has no IPv6");
         return;
     }
     watched(LIMIT, || {

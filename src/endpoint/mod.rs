@@ -345,6 +345,8 @@ impl<'a> Entered<'a> {
     pub(crate) fn spread_notices(&self) {
         self.flush();
         let mut core = self.core.borrow_mut();
+        // Not that of the call, which is over.
+        core.deadline = None;
         let start = Instant::now();
         while let Some(patience) = core.notice_patience() {
             let now = Instant::now();

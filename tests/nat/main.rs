@@ -23,7 +23,7 @@ use fmi::ErrorKind;
 use lab::{Host, Kind, Lab, SERVER, Site};
 use ranks::{Failure, Job, Rank, now};
 use socket2::{Domain, Socket, Type};
-use support::watched;
+use support::{skip, watched};
 
 /// A test hangs that takes longer: the whole matrix needs less.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -50,14 +50,8 @@ fn is_full() -> bool {
 fn in_lab(body: impl FnOnce() + Send + 'static) {
     match lab::available() {
         Ok(()) => watched(LIMIT, body),
-        Err(why) => skip(why),
+        Err(why) => skip("nat lab", why),
     }
-}
-
-/// Says that a test cannot run. Not by eprintln!, which nobody sees of a test that
-/// passes; scripts/count-tests.sh counts the lines.
-fn skip(why: &str) {
-    let _ = writeln!(std::io::stderr(), "\nSKIPPED: nat lab: {why}");
 }
 
 #[test]
@@ -215,7 +209,7 @@ fn hosts_that_are_far_apart_connect() {
     use Kind::{Icmp, Open, Pr, Prnp, Rst, Sym};
     in_lab(|| {
         if let Err(why) = distance::available() {
-            return skip(&why);
+            return skip("nat lab", &why);
         }
         let selection = [(Rst, Rst), (Icmp, Icmp), (Prnp, Pr), (Open, Sym)];
         try_pairs(&pairs(&selection, Kind::is_direct_with), |a, b| {

@@ -70,12 +70,12 @@ const TIGHT_IN_ALL: Duration = Duration::from_millis(8);
 /// tries keep missing each other do not go on in step.
 const SPREAD: Duration = Duration::from_micros(150);
 
-/// What became of a connection that stood, and carried no more.
-const STALLED: &str = "a connection stood, and stalled";
-
 /// How long the higher rank leaves it to the lower one to connect on this host,
 /// where no NAT wants packets of both: two connections cost twice the work.
 const COURTESY: Duration = Duration::from_millis(50);
+
+/// The most addresses that are tried for one peer.
+const MAX_CANDIDATES: usize = 16;
 
 /// The most addresses that a listener is told to ignore.
 const MAX_IGNORED: usize = 256;
@@ -149,8 +149,16 @@ struct Candidate {
     eager: u32,
     tries: u32,
     is_refusing: bool,
-    last_error: Option<String>,
+    setback: Option<Setback>,
     is_stranger: bool,
+}
+
+/// What became of the last try of an address.
+enum Setback {
+    /// A connection stood, and carried no more.
+    Stalled,
+    Silent,
+    Failed(String),
 }
 
 /// A connection on its way to be a link.
@@ -297,7 +305,7 @@ impl Punching {
     /// Whether a connection with `peer` stood, and carried no more.
     pub(super) fn has_stalled(&self, peer: u32) -> bool {
         let candidates = self.attempts.get(&peer).map_or(&[][..], |attempt| &attempt.candidates);
-        candidates.iter().any(|candidate| candidate.last_error.as_deref() == Some(STALLED))
+        candidates.iter().any(|candidate| matches!(candidate.setback, Some(Setback::Stalled)))
     }
 
     /// What was tried to reach `peer`, and what came of it.
@@ -305,8 +313,10 @@ impl Punching {
         let attempt = self.attempts.get(&peer)?;
         let mut text = String::new();
         for candidate in &attempt.candidates {
-            let why = match (&candidate.last_error, candidate.pairing) {
-                (Some(error), _) => error,
+            let why = match (&candidate.setback, candidate.pairing) {
+                (Some(Setback::Stalled), _) => "a connection stood, and stalled",
+                (Some(Setback::Silent), _) => "no answer",
+                (Some(Setback::Failed(why)), _) => why,
                 (None, Some(_)) => "no answer yet",
                 (None, None) => "not tried",
             };
@@ -604,7 +614,7 @@ impl Punching {
         let mut is_news = true;
         self.drop_failed(poller, key, |candidate| {
             is_news = !std::mem::replace(&mut candidate.is_stranger, true);
-            candidate.last_error = Some(error.message().to_owned());
+            candidate.setback = Some(Setback::Failed(error.message().to_owned()));
             candidate.retry = now + jittered(STRANGER_RETRY);
         });
         if is_news {
@@ -633,11 +643,11 @@ impl Punching {
         // A reset: a NAT that has a wrong idea of the connection forgets it.
         let _ = pairing.socket.set_linger(Some(Duration::ZERO));
         self.drop_failed(poller, key, |candidate| {
-            match is_connected {
-                true => candidate.last_error = Some(STALLED.into()),
-                // That one stood says more than that the next ones did not.
-                false if candidate.last_error.as_deref() == Some(STALLED) => {}
-                false => candidate.last_error = Some("no answer".into()),
+            if is_connected {
+                candidate.setback = Some(Setback::Stalled);
+            } else if !matches!(candidate.setback, Some(Setback::Stalled)) {
+                // That one stood would say more than that the next ones did not.
+                candidate.setback = Some(Setback::Silent);
             }
             candidate.answer = (candidate.answer * 2).min(LAST_ANSWER);
             candidate.retry = now;
@@ -698,7 +708,7 @@ impl Punching {
                 (self.pairings.iter()).filter_map(|(key, pairing)| ends(pairing).then_some(key)).collect();
             for key in over {
                 self.drop_failed(poller, key, |candidate| {
-                    candidate.last_error.get_or_insert_with(|| "no answer".into());
+                    candidate.setback.get_or_insert(Setback::Silent);
                 });
             }
             if let Some(attempt) = self.attempts.get_mut(&peer) {
@@ -710,9 +720,6 @@ impl Punching {
         }
     }
 }
-
-/// The most addresses that are tried for one peer.
-const MAX_CANDIDATES: usize = 16;
 
 impl Attempt {
     /// Tries this address too. Where there are too many, one makes room that is not
@@ -749,7 +756,7 @@ impl Candidate {
             eager: FIRST_BURST,
             tries: 0,
             is_refusing: false,
-            last_error: None,
+            setback: None,
             is_stranger: false,
         }
     }
@@ -765,7 +772,7 @@ impl Candidate {
         // The peer's own connection has taken the pair of addresses: it waits at
         // our listener.
         if error.kind() != io::ErrorKind::AddrNotAvailable {
-            self.last_error = Some(error.to_string());
+            self.setback = Some(Setback::Failed(error.to_string()));
         }
         self.is_refusing = error.kind() == io::ErrorKind::ConnectionRefused;
         if self.is_refusing && self.eager > 0 {

@@ -307,11 +307,18 @@ impl Connector {
         }
     }
 
+    /// The connection to the server is not the present one any more.
+    fn hang_up(&mut self, poller: &Poller) -> Option<Tracked<Socket>> {
+        let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) else {
+            return None;
+        };
+        poller.remove(socket.as_raw_fd());
+        Some(socket)
+    }
+
     /// The server said no: for good, unless it only had no room.
     fn server_refused(&mut self, poller: &Poller, error: Error) {
-        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
-            poller.remove(socket.as_raw_fd());
-        }
+        self.hang_up(poller);
         let error = error.with_channel("Direct");
         self.logger.log(LogLevel::Error, format_args!("{error}"));
         if error.kind() != ErrorKind::Connect {
@@ -321,9 +328,7 @@ impl Connector {
     }
 
     fn server_broke(&mut self, poller: &Poller, error: io::Error, now: Instant) {
-        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
-            poller.remove(socket.as_raw_fd());
-        }
+        self.hang_up(poller);
         self.server_unreachable(poller, error, now);
     }
 
@@ -337,10 +342,7 @@ impl Connector {
             return;
         }
         self.renewals += 1;
-        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
-            poller.remove(socket.as_raw_fd());
-            self.retired = Some(socket);
-        }
+        self.retired = self.hang_up(poller);
         self.connect_server(poller, self.addresses.clone(), now);
     }
 
@@ -351,9 +353,7 @@ impl Connector {
             self.speak(Dialect::Own);
             return true;
         }
-        if let Server::Open { socket, .. } = std::mem::replace(&mut self.server, Server::Idle) {
-            poller.remove(socket.as_raw_fd());
-        }
+        self.hang_up(poller);
         self.client = None;
         if let Some(port) = self.port.take() {
             self.punching.close_port(poller, port);
@@ -397,8 +397,7 @@ impl Connector {
         }
     }
 
-    /// Tries again after a while; the calls that need the server do not wait
-    /// longer than [`SERVER_PATIENCE`].
+    /// Tries again after a while.
     fn server_unreachable(&mut self, poller: &Poller, error: io::Error, now: Instant) {
         self.note_unreachable(poller, error, now);
         self.server = Server::Waiting { until: now + jittered(self.backoff) };
