@@ -21,6 +21,7 @@ mod link;
 mod log;
 mod op;
 mod operation;
+mod poison;
 mod policy;
 mod proof;
 pub mod rendezvous;
@@ -29,7 +30,9 @@ mod scratch;
 #[cfg(feature = "capi")]
 mod capi;
 
-pub use communicator::{Communicator, Hint};
+pub use channel::custom::{CustomChannel, Family};
+pub use collective::{Collective, GatherBuffers, ReduceBuffers, Reduction, ScatterBuffers};
+pub use communicator::{Channel, Communicator, Hint};
 pub use config::{Config, WaitMode};
 pub use datatype::{ALL_DATATYPES, Datatype, Element};
 pub use error::{ALL_KINDS, Error, ErrorKind, Result};

@@ -58,9 +58,13 @@ pub type CallbackFailure = i32;
 pub type UserFunction =
     dyn Fn(&mut [u8], &[u8], usize, Datatype) -> std::result::Result<(), CallbackFailure> + Send + Sync;
 
+/// As [`UserFunction`], but the input may be written to as well.
+type ScribblingFunction =
+    dyn Fn(&mut [u8], &mut [u8], usize, Datatype) -> std::result::Result<(), CallbackFailure> + Send + Sync;
+
 /// An operation supplied by the user.
 pub struct UserOp {
-    function: Box<UserFunction>,
+    function: Box<ScribblingFunction>,
     commutative: bool,
     associative: bool,
     /// `Some(bytes)` where the function works element by element, on elements
@@ -105,6 +109,23 @@ impl Op {
     /// the datatype).
     pub fn user(
         function: impl Fn(&mut [u8], &[u8], usize, Datatype) -> std::result::Result<(), CallbackFailure>
+        + Send
+        + Sync
+        + 'static,
+        commutative: bool,
+        associative: bool,
+        elementwise: Option<usize>,
+    ) -> Self {
+        let function = move |inout: &mut [u8], input: &mut [u8], count, datatype| {
+            function(inout, input, count, datatype)
+        };
+        Self::scribbling(function, commutative, associative, elementwise)
+    }
+
+    /// As [`user`](Self::user), of a function that may use the memory of its input
+    /// as it likes: the input is never a buffer of the user's.
+    pub(crate) fn scribbling(
+        function: impl Fn(&mut [u8], &mut [u8], usize, Datatype) -> std::result::Result<(), CallbackFailure>
         + Send
         + Sync
         + 'static,
@@ -176,12 +197,17 @@ impl Op {
         }
     }
 
-    /// `left = left . right`. The lengths are equal, and [`check`](Self::check)
-    /// has passed.
+    /// `left = left . right`; what `right` holds afterwards is of no use. The
+    /// lengths are equal, and [`check`](Self::check) has passed.
     ///
     /// # Errors
     /// [`ErrorKind::Callback`] where a user's function fails.
-    pub(crate) fn combine_into_left(&self, datatype: Datatype, left: &mut [u8], right: &[u8]) -> Result<()> {
+    pub(crate) fn combine_into_left(
+        &self,
+        datatype: Datatype,
+        left: &mut [u8],
+        right: &mut [u8],
+    ) -> Result<()> {
         debug_assert_eq!(left.len(), right.len());
         match self {
             Self::Builtin(op) => op.apply(datatype, left, right),
@@ -237,17 +263,17 @@ impl fmt::Debug for Op {
 impl UserOp {
     /// `inout = inout . input`, by way of aligned copies where the buffers are
     /// not aligned. Functions are not troubled with empty buffers.
-    fn apply(&self, datatype: Datatype, inout: &mut [u8], input: &[u8]) -> Result<()> {
+    fn apply(&self, datatype: Datatype, inout: &mut [u8], input: &mut [u8]) -> Result<()> {
         if inout.is_empty() {
             return Ok(());
         }
         let count = inout.len() / datatype.size();
-        let input_copy;
+        let mut input_copy;
         let input = if is_aligned(input) {
             input
         } else {
             input_copy = Scratch::copy_of(input)?;
-            &*input_copy
+            &mut *input_copy
         };
         let outcome = if is_aligned(inout) {
             (self.function)(inout, input, count, datatype)
@@ -257,9 +283,17 @@ impl UserOp {
             inout.copy_from_slice(&copy);
             outcome
         };
-        outcome.map_err(|number| {
-            Error::new(ErrorKind::Callback, format!("the reduction function failed and returned {number}"))
-        })
+        outcome.map_err(|number| callback_failure("the reduction function", number))
+    }
+}
+
+/// The error of a function of the user's that failed with `number`, which may be a
+/// status that says why.
+pub(crate) fn callback_failure(function: &str, number: CallbackFailure) -> Error {
+    let error = Error::new(ErrorKind::Callback, format!("{function} failed and returned {number}"));
+    match ErrorKind::from_status(number) {
+        Some(cause) => error.with_cause(cause, None),
+        None => error,
     }
 }
 
@@ -470,14 +504,14 @@ mod tests {
         let (left, right) = (left.as_bytes(), right.as_bytes());
         op.check(T::DATATYPE, left.len()).unwrap();
         let mut expected = left.to_vec();
-        op.combine_into_left(T::DATATYPE, &mut expected, right).unwrap();
+        op.combine_into_left(T::DATATYPE, &mut expected, &mut right.to_vec()).unwrap();
         for offset in 1..16 {
             let mut shifted_left = [&vec![0; offset], left].concat();
             let mut shifted_right = [&vec![0; offset], right].concat();
             op.combine_into_right(T::DATATYPE, &mut shifted_left[offset..], &mut shifted_right[offset..])
                 .unwrap();
             assert_eq!(shifted_right[offset..], expected);
-            op.combine_into_left(T::DATATYPE, &mut shifted_left[offset..], right).unwrap();
+            op.combine_into_left(T::DATATYPE, &mut shifted_left[offset..], &mut right.to_vec()).unwrap();
             assert_eq!(shifted_left[offset..], expected);
         }
         expected.chunks_exact(size_of::<T>()).map(|element| T::read_from_bytes(element).unwrap()).collect()
@@ -659,7 +693,7 @@ mod tests {
             let mut right = Scratch::zeroed(other + 40).unwrap();
             left[at..].fill(1);
             right[other..].fill(2);
-            digits().combine_into_left(Datatype::UInt16, &mut left[at..], &right[other..]).unwrap();
+            digits().combine_into_left(Datatype::UInt16, &mut left[at..], &mut right[other..]).unwrap();
             assert!(left[at..].iter().all(|byte| *byte == 12));
             assert!(left[..at].iter().all(|byte| *byte == 0));
 
@@ -672,9 +706,9 @@ mod tests {
     #[test]
     fn a_failing_user_function_is_named_by_its_number() {
         let op = Op::user(|_, _, _, _| Err(-77), true, true, None);
-        let error = op.combine_into_left(Datatype::Byte, &mut [1], &[2]).unwrap_err();
+        let error = op.combine_into_left(Datatype::Byte, &mut [1], &mut [2]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Callback);
         assert!(error.message().contains("-77"));
-        assert_eq!(op.combine_into_left(Datatype::Byte, &mut [], &[]), Ok(()));
+        assert_eq!(op.combine_into_left(Datatype::Byte, &mut [], &mut []), Ok(()));
     }
 }

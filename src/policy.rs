@@ -5,25 +5,32 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Which of the enabled `channels`, in order of preference, carries an
-/// operation; `pinned` is the user's own choice.
+/// Which of the `channels`, in order of preference, carries an operation; `pinned`
+/// is the user's own choice, `absent` are channels that are enabled and not in this
+/// build.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] where no channel is enabled, or the pinned one is
 /// not; [`ErrorKind::Arg`] where no channel has the pinned name.
-pub(crate) fn choose(channels: &[&str], pinned: Option<&str>) -> Result<usize> {
-    if channels.is_empty() {
-        return Err(Error::new(ErrorKind::Unsupported, "no channel is enabled in the configuration"));
-    }
-    let Some(name) = pinned else { return Ok(0) };
-    channels.iter().position(|channel| *channel == name).ok_or_else(|| unknown(channels, name))
+pub(crate) fn choose(channels: &[&str], absent: &[&str], pinned: Option<&str>) -> Result<usize> {
+    let Some(name) = pinned.or(absent.first().copied().filter(|_| channels.is_empty())) else {
+        let none = || Error::new(ErrorKind::Unsupported, "no channel is enabled in the configuration");
+        return if channels.is_empty() { Err(none()) } else { Ok(0) };
+    };
+    channels.iter().position(|channel| *channel == name).ok_or_else(|| unknown(channels, absent, name))
 }
 
 /// Channels of the library, in this build or another.
 const KNOWN: [&str; 4] = ["Direct", "Memory", "Redis", "S3"];
 
 /// The error that names a channel which is not among those enabled.
-pub(crate) fn unknown(channels: &[&str], name: &str) -> Error {
+fn unknown(channels: &[&str], absent: &[&str], name: &str) -> Error {
+    if absent.contains(&name) {
+        return Error::new(
+            ErrorKind::Unsupported,
+            format!("the channel {name:?} is not in this build of FMI"),
+        );
+    }
     let kind = if KNOWN.contains(&name) { ErrorKind::Unsupported } else { ErrorKind::Arg };
     Error::new(kind, format!("the channel {name:?} is not enabled; enabled: {}", channels.join(", ")))
 }
@@ -34,10 +41,22 @@ mod tests {
 
     #[test]
     fn the_first_unless_another_is_pinned() {
-        assert_eq!(choose(&["Memory", "Direct"], None).unwrap(), 0);
-        assert_eq!(choose(&["Memory", "Direct"], Some("Direct")).unwrap(), 1);
-        assert_eq!(choose(&["Direct"], Some("S3")).unwrap_err().kind(), ErrorKind::Unsupported);
-        assert_eq!(choose(&["Direct"], Some("direct")).unwrap_err().kind(), ErrorKind::Arg);
-        assert_eq!(choose(&[], None).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(choose(&["Memory", "Direct"], &["S3"], None).unwrap(), 0);
+        assert_eq!(choose(&["Memory", "Direct"], &[], Some("Direct")).unwrap(), 1);
+        let kind =
+            |channels: &[&str], absent: &[&str], pinned| choose(channels, absent, pinned).unwrap_err().kind();
+        assert_eq!(kind(&["Direct"], &[], Some("S3")), ErrorKind::Unsupported);
+        assert_eq!(kind(&["Direct"], &["S3"], Some("S3")), ErrorKind::Unsupported);
+        assert_eq!(kind(&["Direct"], &[], Some("direct")), ErrorKind::Arg);
+        assert_eq!(kind(&[], &[], None), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_channel_that_is_enabled_and_not_built_is_named() {
+        for pinned in [None, Some("Redis")] {
+            let error = choose(&[], &["Redis"], pinned).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.message().contains("\"Redis\" is not in this build"), "{error}");
+        }
     }
 }

@@ -23,8 +23,9 @@
 //!    the collective returns it, and starts nothing more.
 //! 7. No method blocks.
 //!
-//! The client-server trait comes with the store channels.
+//! Channels of the user's own block: [`custom`] says what they keep of this.
 
+pub(crate) mod custom;
 pub(crate) mod direct;
 
 use std::future::Future;

@@ -74,7 +74,7 @@ fn doubling_schedule(rank: Rank, size: u32) -> impl Iterator<Item = Action> {
 }
 
 /// Every rank gets the combination of all ranks' operands.
-pub(crate) async fn allreduce<C: PeerToPeer>(
+pub(super) async fn allreduce<C: PeerToPeer>(
     call: &C,
     buffers: ReduceBuffers<'_>,
     datatype: Datatype,

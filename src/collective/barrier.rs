@@ -40,7 +40,7 @@ fn schedule(rank: Rank, size: u32) -> impl Iterator<Item = Round> {
 }
 
 /// Returns when all ranks have called it.
-pub(crate) async fn barrier<C: PeerToPeer>(call: &C) -> Result<()> {
+pub(super) async fn barrier<C: PeerToPeer>(call: &C) -> Result<()> {
     for round in schedule(call.rank(), call.size()) {
         call.exchange(round.step, round.to, &[], round.from, &mut []).await?;
     }

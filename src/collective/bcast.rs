@@ -42,7 +42,7 @@ fn children(rank: Rank, size: u32, root: Rank) -> impl Iterator<Item = Transfer>
 }
 
 /// The root's `buffer` replaces everybody's.
-pub(crate) async fn bcast<C: PeerToPeer>(call: &C, buffer: &mut [u8], root: Rank) -> Result<()> {
+pub(super) async fn bcast<C: PeerToPeer>(call: &C, buffer: &mut [u8], root: Rank) -> Result<()> {
     bcast_from_step(call, 0, buffer, root).await
 }
 

@@ -24,7 +24,7 @@ use crate::error::Result;
 const STEP: Step = 0;
 
 /// The root gets everybody's block, in the order of ranks.
-pub(crate) async fn gather<C: PeerToPeer>(call: &C, buffers: GatherBuffers<'_>, root: Rank) -> Result<()> {
+pub(super) async fn gather<C: PeerToPeer>(call: &C, buffers: GatherBuffers<'_>, root: Rank) -> Result<()> {
     let (own, recv) = match buffers {
         GatherBuffers::Leaf(block) => return call.send(root, STEP, block).await,
         GatherBuffers::Root { send, recv } => {

@@ -7,6 +7,7 @@
 mod allreduce;
 mod barrier;
 mod bcast;
+mod call;
 mod gather;
 mod reduce;
 mod reduction;
@@ -15,13 +16,7 @@ mod scatter;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use allreduce::allreduce;
-pub(crate) use barrier::barrier;
-pub(crate) use bcast::bcast;
-pub(crate) use gather::gather;
-pub(crate) use reduce::reduce;
-pub(crate) use scan::scan;
-pub(crate) use scatter::scatter;
+pub use call::{Collective, Reduction};
 
 use crate::channel::{Rank, Step};
 use crate::error::{Error, ErrorKind, Result};
@@ -64,38 +59,53 @@ fn blocks_mut(mut buffer: &mut [u8], size: u32) -> impl Iterator<Item = &mut [u8
 
 /// The buffers of a gather, as this rank holds them. `block` is what each rank
 /// contributes, in bytes.
-pub(crate) enum GatherBuffers<'a> {
+pub enum GatherBuffers<'a> {
     /// Not the root: its block.
     Leaf(&'a [u8]),
     /// The root: its block, and room for `size` blocks in the order of ranks.
-    Root { send: &'a [u8], recv: &'a mut [u8] },
+    Root {
+        /// The block.
+        send: &'a [u8],
+        /// The room.
+        recv: &'a mut [u8],
+    },
     /// The root: `size` blocks, of which its own is in its place already.
     RootInPlace(&'a mut [u8]),
 }
 
 /// The buffers of a scatter, as this rank holds them.
-pub(crate) enum ScatterBuffers<'a> {
+pub enum ScatterBuffers<'a> {
     /// Not the root: room for its block.
     Leaf(&'a mut [u8]),
     /// The root: `size` blocks in the order of ranks, and room for its own.
-    Root { send: &'a [u8], recv: &'a mut [u8] },
+    Root {
+        /// The blocks.
+        send: &'a [u8],
+        /// The room.
+        recv: &'a mut [u8],
+    },
     /// The root: `size` blocks, of which its own stays where it is.
     RootInPlace(&'a [u8]),
 }
 
 /// The buffers of a reduction, as this rank holds them.
-pub(crate) enum ReduceBuffers<'a> {
+pub enum ReduceBuffers<'a> {
     /// A rank that gets no result (reduce, not the root): its operand.
     Leaf(&'a [u8]),
     /// Operand, and room for the result.
-    Separate { send: &'a [u8], recv: &'a mut [u8] },
+    Separate {
+        /// The operand.
+        send: &'a [u8],
+        /// The room.
+        recv: &'a mut [u8],
+    },
     /// Operand, which the result replaces.
     InPlace(&'a mut [u8]),
 }
 
 impl<'a> ReduceBuffers<'a> {
     /// The operand.
-    fn operand(&self) -> &[u8] {
+    pub(crate) fn operand(&self) -> &[u8] {
         match self {
             Self::Leaf(operand) | Self::Separate { send: operand, .. } => operand,
             Self::InPlace(buffer) => buffer,

@@ -85,7 +85,7 @@ fn fold_above(root: Rank, size: u32, step: Step) -> impl Iterator<Item = Action>
 }
 
 /// The root gets the combination of all ranks' operands.
-pub(crate) async fn reduce<C: PeerToPeer>(
+pub(super) async fn reduce<C: PeerToPeer>(
     call: &C,
     buffers: ReduceBuffers<'_>,
     datatype: Datatype,

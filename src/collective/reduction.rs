@@ -106,7 +106,7 @@ pub(super) async fn execute<C: PeerToPeer>(
         };
         match side {
             Side::Left => op.combine_into_right(datatype, &mut incoming, partial.bytes_mut()?)?,
-            Side::Right => op.combine_into_left(datatype, partial.bytes_mut()?, &incoming)?,
+            Side::Right => op.combine_into_left(datatype, partial.bytes_mut()?, &mut incoming)?,
         }
     }
     Ok(())

@@ -57,7 +57,7 @@ fn chain_schedule(rank: Rank, size: u32) -> impl Iterator<Item = Action> {
 }
 
 /// Every rank gets the combination of the operands of ranks 0 to itself.
-pub(crate) async fn scan<C: PeerToPeer>(
+pub(super) async fn scan<C: PeerToPeer>(
     call: &C,
     buffers: ReduceBuffers<'_>,
     datatype: Datatype,

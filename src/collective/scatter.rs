@@ -24,7 +24,7 @@ use crate::error::Result;
 const STEP: Step = 0;
 
 /// Everybody gets its block from the root.
-pub(crate) async fn scatter<C: PeerToPeer>(call: &C, buffers: ScatterBuffers<'_>, root: Rank) -> Result<()> {
+pub(super) async fn scatter<C: PeerToPeer>(call: &C, buffers: ScatterBuffers<'_>, root: Rank) -> Result<()> {
     let (send, own) = match buffers {
         ScatterBuffers::Leaf(block) => return call.recv(root, STEP, block).await,
         ScatterBuffers::Root { send, recv } => {

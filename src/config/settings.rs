@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) direct: Option<DirectSettings>,
     /// Whether the Memory channel is enabled.
     pub(crate) memory: bool,
+    /// Channels that are enabled, and not in this build.
+    pub(crate) absent: Vec<&'static str>,
     /// What `timeout_ms` says for all channels, if it is set; `Duration::MAX` = never.
     pub(crate) timeout: Option<Duration>,
     pub(crate) wait: WaitMode,
@@ -112,6 +114,7 @@ impl Settings {
                 secret,
             }),
             memory: effective.is_enabled("Memory"),
+            absent: ["Redis", "S3"].into_iter().filter(|channel| effective.is_enabled(channel)).collect(),
             timeout: effective.milliseconds("timeout_ms"),
             wait: effective
                 .text("wait")

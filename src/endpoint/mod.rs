@@ -9,6 +9,7 @@
 mod connector;
 mod host;
 mod leaving;
+mod limits;
 mod liveness;
 mod patience;
 mod poller;
@@ -41,6 +42,7 @@ use patience::{Patience, Step};
 use poller::{Interest, Poller, Token};
 
 pub(crate) use leaving::Until;
+pub(crate) use limits::{Deadline, Limits};
 pub(crate) use requests::{RecvFuture, SendFuture};
 pub(crate) use signals::Signals;
 
@@ -117,35 +119,6 @@ pub(crate) enum Stop {
     Aborted(i32),
     /// The endpoint itself failed.
     Failed(Error),
-}
-
-/// The moment by which a call returns. The clock is read only once the call has
-/// to wait.
-pub(crate) struct Deadline {
-    limit: Option<Duration>,
-    started: Option<Instant>,
-}
-
-impl Deadline {
-    /// `None` = never.
-    pub(crate) fn after(limit: Option<Duration>) -> Self {
-        Self { limit, started: None }
-    }
-
-    fn start(&mut self, now: Instant) -> Instant {
-        *self.started.get_or_insert(now)
-    }
-
-    /// What is left; `None` = no limit.
-    fn remaining(&mut self, now: Instant) -> Option<Duration> {
-        let started = self.start(now);
-        self.limit.map(|limit| limit.saturating_sub(now - started))
-    }
-
-    /// How long the call has waited.
-    pub(crate) fn waited(&self) -> Duration {
-        self.started.map_or(Duration::ZERO, |started| started.elapsed())
-    }
 }
 
 impl Endpoint {
@@ -279,7 +252,7 @@ impl<'a> Entered<'a> {
                 if moves % MOVES_PER_LOOK == 0 {
                     // Not the end yet, and no time to sleep: what moved last may
                     // be what the future waits for.
-                    let is_first = deadline.started.is_none();
+                    let is_first = deadline.is_unstarted();
                     overdue = deadline.remaining(Instant::now()) == Some(Duration::ZERO);
                     let is_stale = is_first && core.signals.drain();
                     core.look(Some(Duration::ZERO)).map_err(Stop::Failed)?;
@@ -292,7 +265,7 @@ impl<'a> Entered<'a> {
                 continue;
             }
             let now = Instant::now();
-            let is_first = deadline.started.is_none();
+            let is_first = deadline.is_unstarted();
             if deadline.remaining(now) == Some(Duration::ZERO) {
                 return Err(Stop::Timeout);
             }

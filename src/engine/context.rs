@@ -2,6 +2,7 @@
 //! one failed.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::poison::Poison;
 
 use super::frame::AbortNotice;
 
@@ -29,9 +30,7 @@ pub(super) struct Context {
     pub(super) call: Option<CallMark>,
     /// What another rank told first.
     pub(super) heard: Option<AbortNotice>,
-    failure: Option<Error>,
-    /// Whether a call has returned the failure as it is.
-    reported: bool,
+    poison: Poison,
 }
 
 impl Context {
@@ -44,22 +43,12 @@ impl Context {
             told: None,
             call: None,
             heard: None,
-            failure: None,
-            reported: false,
+            poison: Poison::default(),
         }
     }
 
     pub(super) fn begin(&mut self) -> Result<u64> {
-        if let Some(error) = &self.failure {
-            if !std::mem::replace(&mut self.reported, true) {
-                return Err(error.clone());
-            }
-            return Err(Error::new(
-                ErrorKind::Poisoned,
-                format!("an earlier collective of this communicator failed: {}", error.message()),
-            )
-            .with_cause(error.cause(), error.cause_rank().or(error.peer())));
-        }
+        self.poison.check()?;
         self.moved = false;
         self.call = None;
         Ok(self.sequence)
@@ -84,25 +73,20 @@ impl Context {
 
     /// Keeps the first failure; whether this is it.
     pub(super) fn fail(&mut self, error: Error) -> bool {
-        let first = self.failure.is_none();
-        self.failure.get_or_insert(error);
-        first
+        self.poison.fail(error)
     }
 
     pub(super) fn failure(&self) -> Option<&Error> {
-        self.failure.as_ref()
+        self.poison.failure()
     }
 
     /// A mismatch that has not been returned to the user, once.
     pub(super) fn take_mismatch(&mut self) -> Option<Error> {
-        let error =
-            self.failure.as_ref().filter(|error| error.kind() == ErrorKind::Mismatch && !self.reported)?;
-        self.reported = true;
-        Some(error.clone())
+        self.poison.take_mismatch()
     }
 
     pub(super) fn mark_reported(&mut self) {
-        self.reported = true;
+        self.poison.mark_reported();
     }
 }
 
