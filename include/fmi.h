@@ -155,6 +155,41 @@
 #define FMI_OP_ELEMENTWISE 4
 
 /**
+ * `family` in fmi_channel_vtable: ranks address each other.
+ */
+#define FMI_CHANNEL_PEER_TO_PEER 1
+
+/**
+ * `family` in fmi_channel_vtable: ranks meet at a store that keeps objects under
+ * names.
+ */
+#define FMI_CHANNEL_CLIENT_SERVER 2
+
+/**
+ * `family` in fmi_channel_vtable: the channel carries out every operation
+ * itself.
+ */
+#define FMI_CHANNEL_WHOLE 3
+
+/**
+ * Flag in fmi_channel_vtable, of peer-to-peer channels: sending never waits for
+ * the peer to receive. Without it every exchange runs in order: a rank receives
+ * first if its source's rank is higher than its own, else it sends first.
+ */
+#define FMI_CHANNEL_FULL_DUPLEX 1
+
+/**
+ * A channel for one rank of a job: one of the library's with parameters of its
+ * own, see fmi_channel_create(), or one of yours, see
+ * fmi_channel_create_custom().
+ *
+ * Register it with a communicator, or use it by itself: fmi_channel_send() and
+ * its kin. One thread at a time may be inside a call on a channel; a second one
+ * gets FMI_ERR_BUSY.
+ */
+typedef struct fmi_channel fmi_channel;
+
+/**
  * A group of ranks and the operations among them. See fmi_comm_create().
  *
  * One thread at a time may be inside a call on a communicator; a second one
@@ -171,6 +206,12 @@ typedef struct fmi_comm fmi_comm;
  * warning that names it. Several threads may use one configuration at once.
  */
 typedef struct fmi_config fmi_config;
+
+/**
+ * How a whole channel's reduction combines operands: see fmi_reduction_apply()
+ * and fmi_reduction_flags(). It lives until the channel's function returns.
+ */
+typedef struct fmi_reduction fmi_reduction;
 
 /**
  * What a function returns: FMI_OK, or a negative number that says what kind of
@@ -280,6 +321,174 @@ typedef int32_t (*fmi_reduce_fn)(void *user,
  * integers and FMI_BYTE. What is not defined for a type is FMI_ERR_ARG.
  */
 typedef int32_t fmi_op;
+
+/**
+ * The functions of a channel of your own. Set all of it to 0, then struct_size,
+ * family, and what the family needs.
+ *
+ * Functions return 0, or other than 0 for a failure: the operation then returns
+ * FMI_ERR_CALLBACK, and where the number is a status, such as FMI_ERR_TIMEOUT, it
+ * is the `cause` in fmi_error_info. They run on the thread that is inside the
+ * operation, one at a time, and may use other communicators and channels; the
+ * channel that they belong to is FMI_ERR_BUSY. They may not unwind (throw) or
+ * longjmp out. The four of the model may be called by any thread at any time.
+ *
+ * The library looks at deadlines, aborts and the wake-up descriptor between two
+ * functions, not inside one.
+ */
+typedef struct {
+    /**
+     * sizeof(fmi_channel_vtable).
+     */
+    size_t struct_size;
+    /**
+     * FMI_CHANNEL_PEER_TO_PEER, FMI_CHANNEL_CLIENT_SERVER or FMI_CHANNEL_WHOLE.
+     */
+    int32_t family;
+    /**
+     * FMI_CHANNEL_FULL_DUPLEX, or 0.
+     */
+    uint32_t flags;
+    /**
+     * How long an operation may take over the channel, in ms, where neither the
+     * environment nor fmi_comm_set_timeout() says so; 0 = the default (60 s).
+     */
+    uint32_t timeout_ms;
+    /**
+     * Client-server: how long to wait between two looks for an object, in ms; 0 =
+     * the default (10).
+     */
+    uint32_t poll_ms;
+    /**
+     * Peer-to-peer: moves len bytes to a rank, which calls recv_object with the same
+     * length; calls between two ranks match in their order. May wait for that. Needed,
+     * with recv_object, unless there are send and recv.
+     */
+    int32_t (*send_object)(void *user, const void *data, size_t len, uint32_t dest);
+    /**
+     * Peer-to-peer: fills buf with the len bytes that a rank sends.
+     */
+    int32_t (*recv_object)(void *user, void *buf, size_t len, uint32_t src);
+    /**
+     * Client-server, needed: stores len bytes, at least one, under a name of at most 200
+     * bytes, which has the job's name and otherwise only A-Z a-z 0-9 . _ and -.
+     */
+    int32_t (*upload_object)(void *user, const char *name, const void *data, size_t len);
+    /**
+     * Client-server, needed: sets *found to 1 and copies as much of the object as there
+     * is and the capacity allows; or sets it to 0: there is none. Does not wait for one.
+     */
+    int32_t (*download_object)(void *user,
+                               const char *name,
+                               void *buf,
+                               size_t capacity,
+                               int32_t *found);
+    /**
+     * Client-server, needed: removes the object, if there is one.
+     */
+    int32_t (*delete_object)(void *user, const char *name);
+    /**
+     * Client-server, needed: calls visit with context and the name of every object,
+     * until it returns other than 0.
+     */
+    int32_t (*list_objects)(void *user,
+                            int32_t (*visit)(void *context, const char *name),
+                            void *context);
+    /**
+     * Client-server: as download_object, but waits until the object is there, as long as
+     * the channel likes. NULL = the library looks every poll_ms.
+     */
+    int32_t (*download)(void *user, const char *name, void *buf, size_t capacity);
+    /**
+     * How long an exchange takes, in ms: see fmi_channel_latency(). NULL = 0.
+     */
+    double (*latency)(void *user, uint32_t producers, uint32_t consumers, size_t bytes);
+    /**
+     * What it costs, in USD: see fmi_channel_price(). NULL = 0.
+     */
+    double (*price)(void *user, uint32_t producers, uint32_t consumers, size_t bytes);
+    /**
+     * How long an operation takes, in ms: see fmi_channel_operation_latency(). NULL =
+     * what follows from latency and the library's algorithm.
+     */
+    double (*operation_latency)(void *user, int32_t operation, size_t bytes, int32_t left_to_right);
+    /**
+     * What it costs, in USD: see fmi_channel_operation_price(). NULL = what follows from
+     * price and the library's algorithm.
+     */
+    double (*operation_price)(void *user, int32_t operation, size_t bytes, int32_t left_to_right);
+    /**
+     * As fmi_send(). Of this and the eight below NULL = as the library does it by the
+     * functions above; a whole channel needs all nine. The library has checked the
+     * arguments. Messages to oneself come here in a whole channel only.
+     */
+    int32_t (*send)(void *user, const void *data, size_t len, uint32_t dest);
+    /**
+     * As fmi_recv().
+     */
+    int32_t (*recv)(void *user, void *buf, size_t len, uint32_t src);
+    /**
+     * As fmi_bcast().
+     */
+    int32_t (*bcast)(void *user, void *buf, size_t len, uint32_t root);
+    /**
+     * As fmi_barrier().
+     */
+    int32_t (*barrier)(void *user);
+    /**
+     * As fmi_gather(); recv is NULL and recv_len 0 where this rank is not the root.
+     */
+    int32_t (*gather)(void *user,
+                      const void *send,
+                      size_t send_len,
+                      void *recv,
+                      size_t recv_len,
+                      uint32_t root);
+    /**
+     * As fmi_scatter(); send is NULL and send_len 0 where this rank is not the root.
+     */
+    int32_t (*scatter)(void *user,
+                       const void *send,
+                       size_t send_len,
+                       void *recv,
+                       size_t recv_len,
+                       uint32_t root);
+    /**
+     * As fmi_reduce(), with len in bytes; recv is NULL where this rank is not the root.
+     */
+    int32_t (*reduce)(void *user,
+                      const void *send,
+                      void *recv,
+                      size_t len,
+                      const fmi_reduction *reduction,
+                      uint32_t root);
+    /**
+     * As fmi_allreduce(), with len in bytes.
+     */
+    int32_t (*allreduce)(void *user,
+                         const void *send,
+                         void *recv,
+                         size_t len,
+                         const fmi_reduction *reduction);
+    /**
+     * As fmi_scan(), with len in bytes.
+     */
+    int32_t (*scan)(void *user,
+                    const void *send,
+                    void *recv,
+                    size_t len,
+                    const fmi_reduction *reduction);
+    /**
+     * A communicator that the channel is registered with, or the channel itself, is
+     * closed: once for each. NULL = nothing to do.
+     */
+    void (*finalize)(void *user);
+    /**
+     * Called with user exactly once, when neither the channel nor a communicator needs it
+     * any more, also when fmi_channel_create_custom() fails; may be NULL.
+     */
+    fmi_drop_fn drop;
+} fmi_channel_vtable;
 
 /**
  * The call succeeded.
@@ -1103,6 +1312,399 @@ fmi_status fmi_scan(fmi_comm *comm,
                     size_t count,
                     fmi_datatype type,
                     fmi_op op);
+
+/**
+ * Makes one of the library's channels. Does no network I/O: an absent server
+ * shows at the first operation, and latency and price need none.
+ *
+ * @param kind          "Direct", "Redis", "S3" or "Memory" (between threads of one process),
+ *                      NUL-terminated UTF-8.
+ * @param params        its parameters, as a configuration has them under `backends`: a JSON object as
+ *                      NUL-terminated UTF-8, or NULL or "" for the defaults.
+ * @param model_params  its parameters for the model, as a configuration has them under `model`;
+ *                      likewise.
+ * @param rank          this rank, from 0 to size - 1.
+ * @param size          the number of ranks.
+ * @param name          name of the job, NUL-terminated UTF-8, the same on all ranks; may be empty. A
+ *                      rank can be in a job of one name only once: a channel beside a communicator's
+ *                      own needs another name.
+ * @param out           the channel, to be freed with fmi_channel_destroy(); NULL on failure.
+ * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where there is no such kind, rank is not less than size,
+ *         or a text is not UTF-8; FMI_ERR_CONFIG for wrong parameters; FMI_ERR_REENTRANT. A channel
+ *         that is not in this build can be made and asked for latency and price; its operations are
+ *         FMI_ERR_UNSUPPORTED.
+ */
+fmi_status fmi_channel_create(const char *kind,
+                              const char *params,
+                              const char *model_params,
+                              uint32_t rank,
+                              uint32_t size,
+                              const char *name,
+                              fmi_channel **out);
+
+/**
+ * Ends the use of the channel by itself, as fmi_comm_close() does of a
+ * communicator. Communicators that it is registered with are not concerned.
+ *
+ * @param channel     the channel.
+ * @param timeout_ms  how long to wait for the peers, in ms; FMI_TIMEOUT_NEVER = no limit.
+ * @return as fmi_comm_close().
+ */
+fmi_status fmi_channel_close(fmi_channel *channel, uint32_t timeout_ms);
+
+/**
+ * Frees a channel, and leaves the job as fmi_comm_destroy() does where it was
+ * used by itself. Communicators that it is registered with go on using it. Must
+ * not be called while another thread is inside a call on the channel, and does
+ * nothing inside a reduction function.
+ *
+ * @param channel  the channel; NULL does nothing.
+ */
+void fmi_channel_destroy(fmi_channel *channel);
+
+/**
+ * Sets how long a call on the channel may take, connecting included.
+ *
+ * @param channel     the channel.
+ * @param timeout_ms  the time in ms; FMI_TIMEOUT_NEVER = no limit.
+ * @return as fmi_comm_set_timeout().
+ */
+fmi_status fmi_channel_set_timeout(fmi_channel *channel, uint32_t timeout_ms);
+
+/**
+ * Has a communicator use a channel from its next operation on; pin it with
+ * fmi_comm_set_channel() where it is not the only one. All ranks must register
+ * alike. The communicator keeps what it needs of the channel: the handle may be
+ * destroyed.
+ *
+ * @param comm     the communicator.
+ * @param name     what the communicator calls the channel, NUL-terminated UTF-8, not empty. A channel
+ *                 that has the name already is replaced and left in order, also one of the library's.
+ * @param channel  the channel, for the same rank and size as the communicator.
+ * @return FMI_OK; FMI_ERR_ARG where rank or size differ, or name is empty or not UTF-8;
+ *         FMI_ERR_UNSUPPORTED where the channel is not in this build; FMI_ERR_IO; FMI_ERR_NULL;
+ *         FMI_ERR_CLOSED; FMI_ERR_FORKED; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_comm_register_channel(fmi_comm *comm,
+                                     const char *name,
+                                     fmi_channel *channel);
+
+/**
+ * Tells what is known of the last failure of a call on this channel, as
+ * fmi_comm_error_info() does.
+ *
+ * @param channel  the channel.
+ * @param out      filled as far as out->struct_size, which the caller has set, reaches; untouched on
+ *                 failure. `status` is FMI_OK where no call has failed.
+ * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where out->struct_size is too small for any field.
+ */
+fmi_status fmi_channel_error_info(const fmi_channel *channel,
+                                  fmi_error_info *out);
+
+/**
+ * How long it takes until each of some ranks has the bytes of each of others,
+ * as the model predicts. May be asked from any thread at any time.
+ *
+ * @param channel    the channel.
+ * @param producers  the number of ranks that send.
+ * @param consumers  the number of ranks that receive.
+ * @param bytes      how many bytes each producer has for each consumer.
+ * @param out        the time in ms; untouched on failure.
+ * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_channel_latency(const fmi_channel *channel,
+                               uint32_t producers,
+                               uint32_t consumers,
+                               size_t bytes,
+                               double *out);
+
+/**
+ * What such an exchange costs, as the model predicts. May be asked from any
+ * thread at any time.
+ *
+ * @param channel    the channel.
+ * @param producers  the number of ranks that send.
+ * @param consumers  the number of ranks that receive.
+ * @param bytes      how many bytes each producer has for each consumer.
+ * @param out        the price in USD, without the time of the functions; untouched on failure.
+ * @return FMI_OK; FMI_ERR_NULL; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_channel_price(const fmi_channel *channel,
+                             uint32_t producers,
+                             uint32_t consumers,
+                             size_t bytes,
+                             double *out);
+
+/**
+ * How long an operation takes among the channel's ranks, as the model predicts.
+ * May be asked from any thread at any time.
+ *
+ * @param channel        the channel.
+ * @param operation      one of FMI_OPERATION_SEND to FMI_OPERATION_SCAN.
+ * @param bytes          what each rank passes, in bytes.
+ * @param left_to_right  other than 0: a reduction whose operands are combined strictly from left to
+ *                       right.
+ * @param out            the time in ms; untouched on failure.
+ * @return FMI_OK; FMI_ERR_ARG where there is no such operation; FMI_ERR_NULL; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_channel_operation_latency(const fmi_channel *channel,
+                                         int32_t operation,
+                                         size_t bytes,
+                                         int32_t left_to_right,
+                                         double *out);
+
+/**
+ * What an operation among the channel's ranks costs, as the model predicts. May
+ * be asked from any thread at any time.
+ *
+ * @param channel        the channel.
+ * @param operation      one of FMI_OPERATION_SEND to FMI_OPERATION_SCAN.
+ * @param bytes          what each rank passes, in bytes.
+ * @param left_to_right  other than 0: a reduction whose operands are combined strictly from left to
+ *                       right.
+ * @param out            the price in USD, without the time of the functions; untouched on failure.
+ * @return FMI_OK; FMI_ERR_ARG where there is no such operation; FMI_ERR_NULL; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_channel_operation_price(const fmi_channel *channel,
+                                       int32_t operation,
+                                       size_t bytes,
+                                       int32_t left_to_right,
+                                       double *out);
+
+/**
+ * Stores an object in a client-server channel, as it is. For messages there is
+ * fmi_channel_send().
+ *
+ * @param channel  the channel.
+ * @param name     the object's name, NUL-terminated UTF-8.
+ * @param data     the object; ignored where len is 0.
+ * @param len      its length in bytes.
+ * @return FMI_OK; FMI_ERR_UNSUPPORTED where the channel keeps no objects, or is not in this build;
+ *         FMI_ERR_CALLBACK where a function of yours failed; FMI_ERR_ARG where name is not UTF-8;
+ *         FMI_ERR_NULL; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_channel_upload(fmi_channel *channel, const char *name, const void *data, size_t len);
+
+/**
+ * Looks for an object in a client-server channel. Does not wait for one.
+ *
+ * @param channel   the channel.
+ * @param name      the object's name, NUL-terminated UTF-8.
+ * @param buf       filled with the object, as far as both reach; ignored where capacity is 0.
+ * @param capacity  the size of buf in bytes.
+ * @param found     1 = there was one, 0 = there was none; untouched on failure.
+ * @return as fmi_channel_upload().
+ */
+fmi_status fmi_channel_download(fmi_channel *channel,
+                                const char *name,
+                                void *buf,
+                                size_t capacity,
+                                int32_t *found);
+
+/**
+ * Removes an object from a client-server channel, if there is one.
+ *
+ * @param channel  the channel.
+ * @param name     the object's name, NUL-terminated UTF-8.
+ * @return as fmi_channel_upload().
+ */
+fmi_status fmi_channel_delete(fmi_channel *channel, const char *name);
+
+/**
+ * Calls a function with the name of every object of a client-server channel.
+ *
+ * @param channel  the channel.
+ * @param visit    called with user and a name, which is UTF-8 and lives until it returns. Other than 0
+ *                 ends the visit. May not unwind.
+ * @param user     passed to visit.
+ * @return as fmi_channel_upload(); FMI_ERR_CALLBACK also where visit returned other than 0.
+ */
+fmi_status fmi_channel_list(fmi_channel *channel,
+                            int32_t (*visit)(void *user, const char *name),
+                            void *user);
+
+/**
+ * Makes a channel of your own. The functions are copied.
+ *
+ * @param vtable  the functions.
+ * @param user    passed to all of them.
+ * @param rank    this rank, from 0 to size - 1.
+ * @param size    the number of ranks.
+ * @param name    name of the job, NUL-terminated UTF-8, the same on all ranks; may be empty.
+ * @param out     the channel, to be freed with fmi_channel_destroy(); NULL on failure.
+ * @return FMI_OK; FMI_ERR_NULL also where a function is missing that the family needs; FMI_ERR_ARG
+ *         for an unknown family or flags, a struct_size that is too small, rank not less than size, or
+ *         a name that is not UTF-8; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_channel_create_custom(const fmi_channel_vtable *vtable,
+                                     void *user,
+                                     uint32_t rank,
+                                     uint32_t size,
+                                     const char *name,
+                                     fmi_channel **out);
+
+/**
+ * How a whole channel's reduction may combine its operands.
+ *
+ * @param reduction  what the channel's function was given.
+ * @return FMI_OP_COMMUTATIVE, FMI_OP_ASSOCIATIVE and FMI_OP_ELEMENTWISE, or-ed: what may be relied on,
+ *         as in fmi_op_create(); FMI_ERR_NULL.
+ */
+int32_t fmi_reduction_flags(const fmi_reduction *reduction);
+
+/**
+ * Combines two operands of a whole channel's reduction: inout = inout . in.
+ *
+ * @param reduction  what the channel's function was given.
+ * @param inout      the left operand (of the lower ranks), to be replaced by the result. Any alignment.
+ * @param in         the right operand, which must not overlap inout; what it holds afterwards is not
+ *                   specified: never give it the buffer that is to be sent.
+ * @param len        the length of each in bytes: that of the channel's function, or a part of it where
+ *                   the reduction is element-wise.
+ * @return FMI_OK; FMI_ERR_CALLBACK where the user's function failed; FMI_ERR_ARG for a length that
+ *         cannot be, and where the operands overlap; FMI_ERR_NULL; FMI_ERR_NOMEM; FMI_ERR_REENTRANT.
+ */
+fmi_status fmi_reduction_apply(const fmi_reduction *reduction,
+                               void *inout,
+                               void *in,
+                               size_t len);
+
+/**
+ * Sends a message over the channel, as fmi_send() does.
+ *
+ * @param channel  the channel.
+ * @param buf      the message; ignored where len is 0. Never modified.
+ * @param len      its length in bytes; may be 0.
+ * @param dest     the rank that receives it; may be this one.
+ * @return as fmi_send().
+ */
+fmi_status fmi_channel_send(fmi_channel *channel, const void *buf, size_t len, uint32_t dest);
+
+/**
+ * Receives a message of exactly len bytes over the channel, as fmi_recv() does.
+ *
+ * @param channel  the channel.
+ * @param buf      filled with the message; ignored where len is 0.
+ * @param len      the length of the message in bytes; may be 0.
+ * @param src      the rank that sends it; may be this one.
+ * @return as fmi_recv().
+ */
+fmi_status fmi_channel_recv(fmi_channel *channel, void *buf, size_t len, uint32_t src);
+
+/**
+ * Gives the root's buffer to all over the channel, as fmi_bcast() does.
+ *
+ * @param channel  the channel.
+ * @param buf      at the root what all shall have, elsewhere filled with it; ignored where len
+ *                 is 0.
+ * @param len      its length in bytes, the same on all ranks; may be 0.
+ * @param root     the rank whose buffer counts, the same on all ranks.
+ * @return as fmi_bcast().
+ */
+fmi_status fmi_channel_bcast(fmi_channel *channel, void *buf, size_t len, uint32_t root);
+
+/**
+ * Returns when all ranks have called it on their channels, as fmi_barrier() does.
+ *
+ * @param channel  the channel.
+ * @return as fmi_barrier().
+ */
+fmi_status fmi_channel_barrier(fmi_channel *channel);
+
+/**
+ * Collects a block of every rank at the root over the channel, as fmi_gather() does.
+ *
+ * @param channel   the channel.
+ * @param send      this rank's block; ignored where send_len is 0.
+ * @param send_len  the length of a block in bytes, the same on all ranks; may be 0.
+ * @param recv      at the root, filled with all blocks; elsewhere ignored, whatever it is.
+ * @param recv_len  at the root, size * send_len; elsewhere ignored.
+ * @param root      the rank that gets the blocks, the same on all ranks.
+ * @return as fmi_gather().
+ */
+fmi_status fmi_channel_gather(fmi_channel *channel,
+                              const void *send,
+                              size_t send_len,
+                              void *recv,
+                              size_t recv_len,
+                              uint32_t root);
+
+/**
+ * Gives every rank its block of the root's buffer over the channel, as fmi_scatter() does.
+ *
+ * @param channel   the channel.
+ * @param send      at the root, the blocks of all ranks; elsewhere ignored, whatever it is.
+ * @param send_len  at the root, size * recv_len; elsewhere ignored.
+ * @param recv      filled with this rank's block; ignored where recv_len is 0.
+ * @param recv_len  the length of a block in bytes, the same on all ranks; may be 0.
+ * @param root      the rank whose buffer counts, the same on all ranks.
+ * @return as fmi_scatter().
+ */
+fmi_status fmi_channel_scatter(fmi_channel *channel,
+                               const void *send,
+                               size_t send_len,
+                               void *recv,
+                               size_t recv_len,
+                               uint32_t root);
+
+/**
+ * Combines the buffers of all ranks at the root over the channel, as fmi_reduce() does.
+ *
+ * @param channel  the channel.
+ * @param send     this rank's operand; ignored where count is 0.
+ * @param recv     at the root, filled with the result; may be send. Elsewhere ignored, whatever
+ *                 it is.
+ * @param count    the number of elements, the same on all ranks; may be 0.
+ * @param type     their type, the same on all ranks.
+ * @param op       the operation, the same on all ranks: FMI_SUM, ... or of fmi_op_create().
+ * @param root     the rank that gets the result, the same on all ranks.
+ * @return as fmi_reduce().
+ */
+fmi_status fmi_channel_reduce(fmi_channel *channel,
+                              const void *send,
+                              void *recv,
+                              size_t count,
+                              fmi_datatype type,
+                              fmi_op op,
+                              uint32_t root);
+
+/**
+ * Combines the buffers of all ranks at all of them over the channel, as fmi_allreduce()
+ * does.
+ *
+ * @param channel  the channel.
+ * @param send     this rank's operand; ignored where count is 0.
+ * @param recv     filled with the result; may be send.
+ * @param count    the number of elements, the same on all ranks; may be 0.
+ * @param type     their type, the same on all ranks.
+ * @param op       the operation, the same on all ranks: FMI_SUM, ... or of fmi_op_create().
+ * @return as fmi_allreduce().
+ */
+fmi_status fmi_channel_allreduce(fmi_channel *channel,
+                                 const void *send,
+                                 void *recv,
+                                 size_t count,
+                                 fmi_datatype type,
+                                 fmi_op op);
+
+/**
+ * Combines the buffers of the ranks from 0 to this one over the channel, as fmi_scan()
+ * does.
+ *
+ * @param channel  the channel.
+ * @param send     this rank's operand; ignored where count is 0.
+ * @param recv     filled with the result; may be send.
+ * @param count    the number of elements, the same on all ranks; may be 0.
+ * @param type     their type, the same on all ranks.
+ * @param op       the operation, the same on all ranks: FMI_SUM, ... or of fmi_op_create().
+ * @return as fmi_scan().
+ */
+fmi_status fmi_channel_scan(fmi_channel *channel,
+                            const void *send,
+                            void *recv,
+                            size_t count,
+                            fmi_datatype type,
+                            fmi_op op);
 
 #ifdef __cplusplus
 }  // extern "C"

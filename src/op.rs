@@ -136,6 +136,14 @@ impl Op {
         Self::User(Arc::new(UserOp { function: Box::new(function), commutative, associative, elementwise }))
     }
 
+    /// Whether it is commutative, and whether associative.
+    pub fn properties(&self) -> (bool, bool) {
+        match self {
+            Self::Builtin(_) => (true, true),
+            Self::User(op) => (op.commutative, op.associative),
+        }
+    }
+
     /// In which order the operands may be combined.
     pub fn order(&self) -> Order {
         match self {

@@ -2,7 +2,7 @@
 
 /// An operation of the library. The numbers stand in frames, in
 /// `fmi_error_info` and in statistics: fixed, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Operation {

@@ -9,12 +9,13 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::communicator::fmi_comm;
 use super::status::{FMI_OK, fmi_status};
 use super::version::FMI_TIMEOUT_NEVER;
 use crate::communicator::Communicator;
+use crate::descriptors::Generation;
 use crate::error::{Error, ErrorKind, Result};
 
 thread_local! {
@@ -85,36 +86,83 @@ pub(super) fn query(body: impl FnOnce() -> Result<()>) -> fmi_status {
     }
 }
 
-/// Runs the body of an operation on a communicator. A failure becomes the
-/// communicator's last error, a panic poisons it.
+/// What operations are called on: a communicator, or a channel by itself.
+pub(super) trait Operated {
+    /// The name of the parameter.
+    const NAME: &'static str;
+
+    /// Carries the operations out.
+    ///
+    /// # Errors
+    /// Those of making it.
+    fn communicator(&self) -> Result<&Communicator>;
+
+    /// What the last call that failed returned.
+    fn last_error(&self) -> &LastError;
+}
+
+/// The last error that a call on a handle returned.
+pub(super) struct LastError {
+    error: Mutex<Option<Error>>,
+    generation: Generation,
+}
+
+impl LastError {
+    pub(super) fn none() -> Self {
+        Self { error: Mutex::new(None), generation: Generation::current() }
+    }
+
+    /// Keeps the error that a call is about to return.
+    pub(super) fn note(&self, error: Error) {
+        // A thread that a forked child has not may hold the lock for ever.
+        if self.generation.check().is_ok() {
+            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+
+    pub(super) fn get(&self) -> Option<Error> {
+        match self.generation.check() {
+            Ok(()) => self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Err(error) => Some(error),
+        }
+    }
+}
+
+/// Runs the body of an operation. A failure becomes the handle's last error, a panic
+/// poisons the communicator.
 ///
 /// # Safety
-/// `comm` is null, misaligned (both are refused), or a live communicator.
-pub(super) unsafe fn on_comm(
-    comm: *const fmi_comm,
+/// `pointer` is null, misaligned (both are refused), or a live handle.
+pub(super) unsafe fn on<T: Operated>(
+    pointer: *const T,
     body: impl FnOnce(&Communicator) -> Result<()>,
 ) -> fmi_status {
     // SAFETY: the caller's promise.
-    let handle = match unsafe { handle!(comm) } {
+    let handle = match unsafe { handle_named(pointer, T::NAME) } {
         Ok(handle) => handle,
         Err(error) => return fail(&error),
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         not_in_reduction()?;
-        handle.communicator.check_process()?;
-        body(&handle.communicator)
+        let communicator = handle.communicator()?;
+        communicator.check_process()?;
+        body(communicator)
     }))
     .unwrap_or_else(|panic| {
         let error = panicked(panic.as_ref());
         // A second panic, in the poisoning itself, must not get out either.
-        let _ = catch_unwind(AssertUnwindSafe(|| handle.communicator.poison(error.clone())));
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            if let Ok(communicator) = handle.communicator() {
+                communicator.poison(error.clone());
+            }
+        }));
         Err(error)
     });
     match outcome {
         Ok(()) => FMI_OK,
         Err(error) => {
             let status = fail(&error);
-            handle.note(error);
+            handle.last_error().note(error);
             status
         }
     }
@@ -273,13 +321,18 @@ impl Span {
             && self.pointer as usize + offset == other.pointer as usize
     }
 
+    /// Whether both buffers share a byte.
+    pub(super) fn overlaps(self, other: Self) -> bool {
+        let (a, b) = (self.pointer as usize, other.pointer as usize);
+        self.len > 0 && other.len > 0 && a < b + other.len && b < a + self.len
+    }
+
     /// Refuses two buffers that share a byte.
     ///
     /// # Errors
     /// [`ErrorKind::Arg`].
     pub(super) fn check_apart(self, other: Self, in_place: &str) -> Result<()> {
-        let (a, b) = (self.pointer as usize, other.pointer as usize);
-        if self.len > 0 && other.len > 0 && a < b + other.len && b < a + self.len {
+        if self.overlaps(other) {
             return Err(Error::new(ErrorKind::Arg, format!("parameters send and recv overlap{in_place}")));
         }
         Ok(())
@@ -374,7 +427,7 @@ mod tests {
 
     use super::*;
     use crate::capi::collective::fmi_barrier;
-    use crate::capi::communicator::{fmi_comm_create, fmi_comm_destroy};
+    use crate::capi::communicator::{fmi_comm, fmi_comm_create, fmi_comm_destroy};
     use crate::capi::error::fmi_last_error_message;
     use crate::capi::point_to_point::{fmi_recv, fmi_send};
     use crate::capi::status::{FMI_ERR_INTERNAL, FMI_ERR_POISONED};
@@ -389,7 +442,7 @@ mod tests {
         // creation to its destruction.
         unsafe {
             assert_eq!(fmi_comm_create(0, 1, config.as_ptr(), c"wall".as_ptr(), 0, &mut comm), FMI_OK);
-            assert_eq!(on_comm(comm, |_| panic!("on purpose")), FMI_ERR_INTERNAL);
+            assert_eq!(on(comm, |_| panic!("on purpose")), FMI_ERR_INTERNAL);
             fmi_last_error_message(text.as_mut_ptr(), text.len());
             assert!(CStr::from_ptr(text.as_ptr()).to_str().unwrap().contains("on purpose"));
             assert_eq!(fmi_barrier(comm), FMI_ERR_POISONED);
@@ -401,6 +454,6 @@ mod tests {
         assert_eq!(guarded(|| panic!("on purpose")), FMI_ERR_INTERNAL);
         assert_eq!(query(|| panic!("on purpose")), FMI_ERR_INTERNAL);
         // SAFETY: a null handle is refused.
-        assert_ne!(unsafe { on_comm(null(), |_| Ok(())) }, FMI_OK);
+        assert_ne!(unsafe { on(null::<fmi_comm>(), |_| Ok(())) }, FMI_OK);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::boundary::{Span, bytes, length, on_comm};
+use super::boundary::{Span, bytes, length, on};
 use super::communicator::fmi_comm;
 use super::datatype::fmi_datatype;
 use super::op::{fmi_op, resolve};
@@ -33,14 +33,8 @@ pub unsafe extern "C" fn fmi_bcast(
     len: usize,
     root: u32,
 ) -> fmi_status {
-    // SAFETY: a live communicator, and `len` bytes that nobody else uses during the call, as the
-    // header demands.
-    unsafe {
-        on_comm(comm, |comm| {
-            let buf = bytes!(buf, len)?;
-            comm.bcast::<u8>(buf.as_mut_slice(), root)
-        })
-    }
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| bcast(comm, buf, len, root)) }
 }
 
 /// Returns when all ranks have called it. A collective: all ranks call it, in
@@ -51,7 +45,7 @@ pub unsafe extern "C" fn fmi_bcast(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_barrier(comm: *mut fmi_comm) -> fmi_status {
     // SAFETY: a live communicator, as the header demands.
-    unsafe { on_comm(comm, Communicator::barrier) }
+    unsafe { on(comm, Communicator::barrier) }
 }
 
 /// Collects a block of every rank at the root, in the order of ranks. A
@@ -75,23 +69,8 @@ pub unsafe extern "C" fn fmi_gather(
     recv_len: usize,
     root: u32,
 ) -> fmi_status {
-    // SAFETY: a live communicator, and buffers of those lengths that nobody else changes during the
-    // call, as the header demands; that they are apart, or one lies within the other, is checked.
-    unsafe {
-        on_comm(comm, |comm| {
-            let send = bytes!(send, send_len)?;
-            if comm.rank() != root {
-                return comm.gather_bytes(GatherBuffers::Leaf(send.as_slice()), root);
-            }
-            let recv = bytes!(recv, recv_len)?;
-            let own = own_block("recv_len", recv, "send_len", send, comm)?;
-            if recv.has_at(own, send) {
-                return comm.gather_bytes(GatherBuffers::RootInPlace(recv.as_mut_slice()), root);
-            }
-            send.check_apart(recv, ", other than send being recv + rank * send_len")?;
-            comm.gather_bytes(GatherBuffers::Root { send: send.as_slice(), recv: recv.as_mut_slice() }, root)
-        })
-    }
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| gather(comm, send, send_len, recv, recv_len, root)) }
 }
 
 /// Gives every rank its block of the root's buffer. A collective: all ranks
@@ -116,25 +95,8 @@ pub unsafe extern "C" fn fmi_scatter(
     recv_len: usize,
     root: u32,
 ) -> fmi_status {
-    // SAFETY: as in `fmi_gather`.
-    unsafe {
-        on_comm(comm, |comm| {
-            let recv = bytes!(recv, recv_len)?;
-            if comm.rank() != root {
-                return comm.scatter_bytes(ScatterBuffers::Leaf(recv.as_mut_slice()), root);
-            }
-            let send = bytes!(send, send_len)?;
-            let own = own_block("send_len", send, "recv_len", recv, comm)?;
-            if send.has_at(own, recv) {
-                return comm.scatter_bytes(ScatterBuffers::RootInPlace(send.as_slice()), root);
-            }
-            send.check_apart(recv, ", other than recv being send + root * recv_len")?;
-            comm.scatter_bytes(
-                ScatterBuffers::Root { send: send.as_slice(), recv: recv.as_mut_slice() },
-                root,
-            )
-        })
-    }
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| scatter(comm, send, send_len, recv, recv_len, root)) }
 }
 
 /// Combines the buffers of all ranks, element by element, at the root. A
@@ -167,20 +129,8 @@ pub unsafe extern "C" fn fmi_reduce(
     op: fmi_op,
     root: u32,
 ) -> fmi_status {
-    // SAFETY: a live communicator, and buffers of `count` elements that nobody else changes during the
-    // call, as the header demands; that they are apart or the same is checked.
-    unsafe {
-        on_comm(comm, |comm| {
-            let (datatype, op, len) = operands(r#type, op, count)?;
-            let send = bytes!(send, len)?;
-            let buffers = if comm.rank() == root {
-                reduce_buffers(send, bytes!(recv, len)?)?
-            } else {
-                ReduceBuffers::Leaf(send.as_slice())
-            };
-            comm.reduce_bytes(buffers, datatype, &op, root)
-        })
-    }
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| reduce(comm, send, recv, count, r#type, op, root)) }
 }
 
 /// Combines the buffers of all ranks, element by element, at all of them, which
@@ -204,14 +154,8 @@ pub unsafe extern "C" fn fmi_allreduce(
     r#type: fmi_datatype,
     op: fmi_op,
 ) -> fmi_status {
-    // SAFETY: as in `fmi_reduce`.
-    unsafe {
-        on_comm(comm, |comm| {
-            let (datatype, op, len) = operands(r#type, op, count)?;
-            let buffers = reduce_buffers(bytes!(send, len)?, bytes!(recv, len)?)?;
-            comm.allreduce_bytes(buffers, datatype, &op)
-        })
-    }
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| allreduce(comm, send, recv, count, r#type, op)) }
 }
 
 /// Combines, element by element, the buffers of the ranks from 0 to this one
@@ -235,13 +179,131 @@ pub unsafe extern "C" fn fmi_scan(
     r#type: fmi_datatype,
     op: fmi_op,
 ) -> fmi_status {
-    // SAFETY: as in `fmi_reduce`.
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| scan(comm, send, recv, count, r#type, op)) }
+}
+
+/// # Safety
+/// `len` bytes that nobody else uses during the call.
+pub(super) unsafe fn bcast(comm: &Communicator, buf: *mut c_void, len: usize, root: u32) -> Result<()> {
+    // SAFETY: the caller's promise.
     unsafe {
-        on_comm(comm, |comm| {
-            let (datatype, op, len) = operands(r#type, op, count)?;
-            let buffers = reduce_buffers(bytes!(send, len)?, bytes!(recv, len)?)?;
-            comm.scan_bytes(buffers, datatype, &op)
-        })
+        let buf = bytes!(buf, len)?;
+        comm.bcast::<u8>(buf.as_mut_slice(), root)
+    }
+}
+
+/// # Safety
+/// Buffers of those lengths that nobody else changes during the call; that they are apart, or
+/// one lies within the other, is checked.
+pub(super) unsafe fn gather(
+    comm: &Communicator,
+    send: *const c_void,
+    send_len: usize,
+    recv: *mut c_void,
+    recv_len: usize,
+    root: u32,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let send = bytes!(send, send_len)?;
+        if comm.rank() != root {
+            return comm.gather_bytes(GatherBuffers::Leaf(send.as_slice()), root);
+        }
+        let recv = bytes!(recv, recv_len)?;
+        let own = own_block("recv_len", recv, "send_len", send, comm)?;
+        if recv.has_at(own, send) {
+            return comm.gather_bytes(GatherBuffers::RootInPlace(recv.as_mut_slice()), root);
+        }
+        send.check_apart(recv, ", other than send being recv + rank * send_len")?;
+        comm.gather_bytes(GatherBuffers::Root { send: send.as_slice(), recv: recv.as_mut_slice() }, root)
+    }
+}
+
+/// # Safety
+/// As in [`gather`].
+pub(super) unsafe fn scatter(
+    comm: &Communicator,
+    send: *const c_void,
+    send_len: usize,
+    recv: *mut c_void,
+    recv_len: usize,
+    root: u32,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let recv = bytes!(recv, recv_len)?;
+        if comm.rank() != root {
+            return comm.scatter_bytes(ScatterBuffers::Leaf(recv.as_mut_slice()), root);
+        }
+        let send = bytes!(send, send_len)?;
+        let own = own_block("send_len", send, "recv_len", recv, comm)?;
+        if send.has_at(own, recv) {
+            return comm.scatter_bytes(ScatterBuffers::RootInPlace(send.as_slice()), root);
+        }
+        send.check_apart(recv, ", other than recv being send + root * recv_len")?;
+        comm.scatter_bytes(ScatterBuffers::Root { send: send.as_slice(), recv: recv.as_mut_slice() }, root)
+    }
+}
+
+/// # Safety
+/// Buffers of `count` elements that nobody else changes during the call; that they are apart or
+/// the same is checked.
+pub(super) unsafe fn reduce(
+    comm: &Communicator,
+    send: *const c_void,
+    recv: *mut c_void,
+    count: usize,
+    r#type: fmi_datatype,
+    op: fmi_op,
+    root: u32,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (datatype, op, len) = operands(r#type, op, count)?;
+        let send = bytes!(send, len)?;
+        let buffers = if comm.rank() == root {
+            reduce_buffers(send, bytes!(recv, len)?)?
+        } else {
+            ReduceBuffers::Leaf(send.as_slice())
+        };
+        comm.reduce_bytes(buffers, datatype, &op, root)
+    }
+}
+
+/// # Safety
+/// As in [`reduce`].
+pub(super) unsafe fn allreduce(
+    comm: &Communicator,
+    send: *const c_void,
+    recv: *mut c_void,
+    count: usize,
+    r#type: fmi_datatype,
+    op: fmi_op,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (datatype, op, len) = operands(r#type, op, count)?;
+        let buffers = reduce_buffers(bytes!(send, len)?, bytes!(recv, len)?)?;
+        comm.allreduce_bytes(buffers, datatype, &op)
+    }
+}
+
+/// # Safety
+/// As in [`reduce`].
+pub(super) unsafe fn scan(
+    comm: &Communicator,
+    send: *const c_void,
+    recv: *mut c_void,
+    count: usize,
+    r#type: fmi_datatype,
+    op: fmi_op,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (datatype, op, len) = operands(r#type, op, count)?;
+        let buffers = reduce_buffers(bytes!(send, len)?, bytes!(recv, len)?)?;
+        comm.scan_bytes(buffers, datatype, &op)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Communicators: making, closing, asking, setting.
 
 use std::ffi::c_char;
-use std::sync::{Mutex, PoisonError};
 
-use super::boundary::{fail, handle, not_in_reduction, on_comm, out, query, text, timeout, walled};
+use super::boundary::{
+    LastError, Operated, fail, handle, not_in_reduction, on, out, query, text, timeout, walled,
+};
 use super::config::fmi_config;
 use super::status::fmi_status;
 use crate::communicator::{Communicator, Hint};
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// gets FMI_ERR_BUSY. Different communicators are independent of each other.
 pub struct fmi_comm {
     pub(super) communicator: Communicator,
-    last_error: Mutex<Option<Error>>,
+    last_error: LastError,
 }
 
 // A C program may use a communicator from any thread.
@@ -27,23 +28,19 @@ const _: () = {
 
 impl fmi_comm {
     fn into_handle(communicator: Communicator) -> *mut Self {
-        Box::into_raw(Box::new(Self { communicator, last_error: Mutex::new(None) }))
+        Box::into_raw(Box::new(Self { communicator, last_error: LastError::none() }))
+    }
+}
+
+impl Operated for fmi_comm {
+    const NAME: &'static str = "comm";
+
+    fn communicator(&self) -> Result<&Communicator> {
+        Ok(&self.communicator)
     }
 
-    /// Keeps the error that a call is about to return.
-    pub(super) fn note(&self, error: Error) {
-        if self.communicator.check_process().is_err() {
-            return;
-        }
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-    }
-
-    /// The last error that a call returned.
-    pub(super) fn last_error(&self) -> Option<Error> {
-        if let Err(error) = self.communicator.check_process() {
-            return Some(error);
-        }
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn last_error(&self) -> &LastError {
+        &self.last_error
     }
 }
 
@@ -165,7 +162,7 @@ pub unsafe extern "C" fn fmi_comm_create_from_env(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_close(comm: *mut fmi_comm, timeout_ms: u32) -> fmi_status {
     // SAFETY: a live communicator, as the header demands.
-    unsafe { on_comm(comm, |comm| comm.close(timeout(timeout_ms)?)) }
+    unsafe { on(comm, |comm| comm.close(timeout(timeout_ms)?)) }
 }
 
 /// Leaves the job, unless fmi_comm_close() did, and frees the communicator.
@@ -209,7 +206,7 @@ pub unsafe extern "C" fn fmi_comm_wakeup_fd(comm: *mut fmi_comm) -> i32 {
     let mut descriptor = -1;
     // SAFETY: a live communicator, as the header demands.
     let status = unsafe {
-        on_comm(comm, |comm| {
+        on(comm, |comm| {
             descriptor = comm.wakeup_fd();
             Ok(())
         })
@@ -227,7 +224,7 @@ pub unsafe extern "C" fn fmi_comm_wakeup_fd(comm: *mut fmi_comm) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_abort(comm: *mut fmi_comm, code: i32) -> fmi_status {
     // SAFETY: a live communicator, as the header demands.
-    unsafe { on_comm(comm, |comm| comm.abort(code)) }
+    unsafe { on(comm, |comm| comm.abort(code)) }
 }
 
 /// This rank. May be asked from any thread at any time, and from a reduction
@@ -270,7 +267,7 @@ pub unsafe extern "C" fn fmi_comm_size(comm: *const fmi_comm, out: *mut u32) -> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_set_hint(comm: *mut fmi_comm, hint: fmi_hint) -> fmi_status {
     // SAFETY: a live communicator, as the header demands.
-    unsafe { on_comm(comm, |comm| comm.set_hint(known_hint(hint)?)) }
+    unsafe { on(comm, |comm| comm.set_hint(known_hint(hint)?)) }
 }
 
 fn known_hint(hint: fmi_hint) -> Result<Hint> {
@@ -293,7 +290,7 @@ fn known_hint(hint: fmi_hint) -> Result<Hint> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_set_timeout(comm: *mut fmi_comm, timeout_ms: u32) -> fmi_status {
     // SAFETY: a live communicator, as the header demands.
-    unsafe { on_comm(comm, |comm| comm.set_timeout(timeout(timeout_ms)?)) }
+    unsafe { on(comm, |comm| comm.set_timeout(timeout(timeout_ms)?)) }
 }
 
 /// Pins the channel that carries the operations.
@@ -308,7 +305,7 @@ pub unsafe extern "C" fn fmi_comm_set_timeout(comm: *mut fmi_comm, timeout_ms: u
 pub unsafe extern "C" fn fmi_comm_set_channel(comm: *mut fmi_comm, name: *const c_char) -> fmi_status {
     // SAFETY: a live communicator and, unless NULL, a NUL-terminated text, as the header demands.
     unsafe {
-        on_comm(comm, |comm| {
+        on(comm, |comm| {
             let name = if name.is_null() { None } else { Some(text!(name)?) };
             comm.set_channel(name)
         })

@@ -3,10 +3,10 @@
 use std::ffi::c_char;
 use std::mem::offset_of;
 
-use super::boundary::{copy_text, handle, out_named, query, walled, with_last_error};
+use super::boundary::{LastError, Operated, copy_text, handle, out_named, query, walled, with_last_error};
 use super::communicator::fmi_comm;
 use super::status::{FMI_OK, fmi_status};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 
 /// `operation` in fmi_error_info: no operation of a communicator.
 pub const FMI_OPERATION_NONE: i32 = 0;
@@ -115,25 +115,31 @@ impl fmi_error_info {
 /// @return FMI_OK; FMI_ERR_NULL; FMI_ERR_ARG where out->struct_size is too small for any field.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_comm_error_info(comm: *const fmi_comm, out: *mut fmi_error_info) -> fmi_status {
-    query(|| {
-        // SAFETY: a live communicator, as the header demands.
-        let comm = unsafe { handle!(comm) }?;
-        // SAFETY: valid for writes, as the header demands. Of the structure itself only the first
-        // field is known to be there, so that no reference to the whole may be made.
-        unsafe { out_named(out, "out") }?;
-        // SAFETY: not null and aligned, as just checked; the caller has set the field.
-        let struct_size = unsafe { (&raw const (*out).struct_size).read() };
-        let Some(end) = FIELD_ENDS.into_iter().rfind(|end| *end <= struct_size) else {
-            return Err(Error::new(
-                ErrorKind::Arg,
-                format!("out->struct_size is {struct_size}: set it to sizeof(fmi_error_info)"),
-            ));
-        };
-        let info = fmi_error_info::new(struct_size, comm.last_error().as_ref());
-        // SAFETY: `end` is within both our structure and the caller's; ours is on this stack.
-        unsafe { std::ptr::copy_nonoverlapping((&raw const info).cast::<u8>(), out.cast::<u8>(), end) };
-        Ok(())
-    })
+    // SAFETY: a live communicator and a structure for the result, as the header demands.
+    query(|| unsafe { copy_info(handle!(comm)?.last_error(), out) })
+}
+
+/// Copies out what is known of a failure.
+///
+/// # Safety
+/// `out` is null, misaligned (both are refused), or begins with `struct_size` and is valid
+/// for writes of as many bytes.
+pub(super) unsafe fn copy_info(last: &LastError, out: *mut fmi_error_info) -> Result<()> {
+    // SAFETY: the caller's promise. Of the structure itself only the first field is known to be
+    // there, so that no reference to the whole may be made.
+    unsafe { out_named(out, "out") }?;
+    // SAFETY: not null and aligned, as just checked; the caller has set the field.
+    let struct_size = unsafe { (&raw const (*out).struct_size).read() };
+    let Some(end) = FIELD_ENDS.into_iter().rfind(|end| *end <= struct_size) else {
+        return Err(Error::new(
+            ErrorKind::Arg,
+            format!("out->struct_size is {struct_size}: set it to sizeof(fmi_error_info)"),
+        ));
+    };
+    let info = fmi_error_info::new(struct_size, last.get().as_ref());
+    // SAFETY: `end` is within both our structure and the caller's; ours is on this stack.
+    unsafe { std::ptr::copy_nonoverlapping((&raw const info).cast::<u8>(), out.cast::<u8>(), end) };
+    Ok(())
 }
 
 /// Tells the last failure of a call on this communicator as text. May be called
@@ -155,7 +161,7 @@ pub unsafe extern "C" fn fmi_comm_error_message(
     let text = walled(|| {
         // SAFETY: a live communicator, as the header demands.
         let comm = unsafe { handle!(comm) }?;
-        Ok(comm.last_error().map_or_else(String::new, |error| error.to_string()))
+        Ok(comm.last_error().get().map_or_else(String::new, |error| error.to_string()))
     })
     .unwrap_or_default();
     // SAFETY: `len` bytes, as the header demands.

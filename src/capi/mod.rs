@@ -12,10 +12,13 @@
 #![allow(non_camel_case_types)]
 
 mod boundary;
+mod channel;
+mod channel_operations;
 mod collective;
 mod communicator;
 #[allow(dead_code, reason = "constants of the header")]
 mod config;
+mod custom_channel;
 #[allow(dead_code, reason = "constants of the header")]
 mod datatype;
 #[allow(dead_code, reason = "constants of the header")]

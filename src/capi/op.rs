@@ -219,21 +219,21 @@ pub unsafe extern "C" fn fmi_op_create(
             return Err(Error::new(ErrorKind::Arg, format!("parameter flags has unknown bits: {flags:#x}")));
         }
         ForkLock::use_once()?;
-        let call = move |inout: &mut [u8], input: &[u8], count: usize, datatype: Datatype| {
+        let call = move |inout: &mut [u8], input: &mut [u8], count: usize, datatype: Datatype| {
             let _inside = InReduction::enter();
             // SAFETY: the user's function, on buffers that hold `count` elements each.
             let failure = unsafe {
                 function(
                     context.user(),
                     inout.as_mut_ptr().cast(),
-                    input.as_ptr().cast(),
+                    input.as_mut_ptr().cast_const().cast(),
                     count,
                     datatype as fmi_datatype,
                 )
             };
             if failure == 0 { Ok(()) } else { Err(failure) }
         };
-        let op = Op::user(
+        let op = Op::scribbling(
             call,
             flags & FMI_OP_COMMUTATIVE != 0,
             flags & FMI_OP_ASSOCIATIVE != 0,

@@ -2,9 +2,11 @@
 
 use std::ffi::c_void;
 
-use super::boundary::{bytes, on_comm};
+use super::boundary::{bytes, on};
 use super::communicator::fmi_comm;
 use super::status::fmi_status;
+use crate::communicator::Communicator;
+use crate::error::Result;
 
 /// Sends a message. Messages to one rank arrive in the order in which they were
 /// sent. Returns when the buffer may be reused, which may be before the peer
@@ -25,14 +27,8 @@ pub unsafe extern "C" fn fmi_send(
     len: usize,
     dest: u32,
 ) -> fmi_status {
-    // SAFETY: a live communicator, and `len` bytes that nobody changes during the call, as the header
-    // demands.
-    unsafe {
-        on_comm(comm, |comm| {
-            let buf = bytes!(buf, len)?;
-            comm.send::<u8>(buf.as_slice(), dest)
-        })
-    }
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| send(comm, buf, len, dest)) }
 }
 
 /// Receives a message of exactly len bytes.
@@ -47,14 +43,8 @@ pub unsafe extern "C" fn fmi_send(
 ///         otherwise as fmi_send(). The communicator stays usable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_recv(comm: *mut fmi_comm, buf: *mut c_void, len: usize, src: u32) -> fmi_status {
-    // SAFETY: a live communicator, and `len` bytes that nobody else uses during the call, as the
-    // header demands.
-    unsafe {
-        on_comm(comm, |comm| {
-            let buf = bytes!(buf, len)?;
-            comm.recv::<u8>(buf.as_mut_slice(), src)
-        })
-    }
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| recv(comm, buf, len, src)) }
 }
 
 /// Sends one message and receives another at once, so that ranks that exchange
@@ -80,13 +70,46 @@ pub unsafe extern "C" fn fmi_sendrecv(
     recv_len: usize,
     src: u32,
 ) -> fmi_status {
-    // SAFETY: a live communicator, and buffers of those lengths that nobody else changes during the
-    // call, as the header demands; that they are apart is checked.
+    // SAFETY: a live communicator, and buffers as the header demands.
+    unsafe { on(comm, |comm| sendrecv(comm, send, send_len, dest, recv, recv_len, src)) }
+}
+
+/// # Safety
+/// `len` bytes that nobody changes during the call.
+pub(super) unsafe fn send(comm: &Communicator, buf: *const c_void, len: usize, dest: u32) -> Result<()> {
+    // SAFETY: the caller's promise.
     unsafe {
-        on_comm(comm, |comm| {
-            let (send, recv) = (bytes!(send, send_len)?, bytes!(recv, recv_len)?);
-            send.check_apart(recv, "")?;
-            comm.sendrecv::<u8>(send.as_slice(), dest, recv.as_mut_slice(), src)
-        })
+        let buf = bytes!(buf, len)?;
+        comm.send::<u8>(buf.as_slice(), dest)
+    }
+}
+
+/// # Safety
+/// `len` bytes that nobody else uses during the call.
+pub(super) unsafe fn recv(comm: &Communicator, buf: *mut c_void, len: usize, src: u32) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let buf = bytes!(buf, len)?;
+        comm.recv::<u8>(buf.as_mut_slice(), src)
+    }
+}
+
+/// # Safety
+/// Buffers of those lengths that nobody else changes during the call; that they are apart is
+/// checked.
+pub(super) unsafe fn sendrecv(
+    comm: &Communicator,
+    send: *const c_void,
+    send_len: usize,
+    dest: u32,
+    recv: *mut c_void,
+    recv_len: usize,
+    src: u32,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (send, recv) = (bytes!(send, send_len)?, bytes!(recv, recv_len)?);
+        send.check_apart(recv, "")?;
+        comm.sendrecv::<u8>(send.as_slice(), dest, recv.as_mut_slice(), src)
     }
 }

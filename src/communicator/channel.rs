@@ -11,6 +11,7 @@ use crate::channel::custom::{Custom, CustomChannel, Family};
 use crate::config::{Config, Settings};
 use crate::endpoint::Signals;
 use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Operation;
 
 /// A channel for one rank of a job.
 ///
@@ -119,12 +120,6 @@ impl Channel {
         alone.as_ref().map_err(Clone::clone)
     }
 
-    /// The communicator of [`communicator`](Self::communicator), where there is one
-    /// already.
-    pub(crate) fn communicator_if_used(&self) -> Option<&Communicator> {
-        self.alone.get()?.as_ref().ok()
-    }
-
     /// The channel as a communicator uses it, under the name `name`.
     ///
     /// # Errors
@@ -142,6 +137,39 @@ impl Channel {
     fn custom_route(&self, name: &str, custom: &Arc<Custom>) -> Route {
         let timeout = self.settings.timeout.or(custom.channel().timeout()).unwrap_or(DEFAULT_TIMEOUT);
         Route { name: name.into(), timeout, carrier: Carrier::Custom(Arc::clone(custom)) }
+    }
+}
+
+/// The model.
+impl Channel {
+    /// How long it takes, in ms, until each of `consumers` ranks has `bytes` bytes of
+    /// each of `producers`.
+    pub fn latency(&self, producers: u32, consumers: u32, bytes: usize) -> f64 {
+        match &self.source {
+            Source::Custom(custom) => custom.channel().latency(producers, consumers, bytes),
+            _ => 0.0,
+        }
+    }
+
+    /// What that costs, in USD, without the time of the functions.
+    pub fn price(&self, producers: u32, consumers: u32, bytes: usize) -> f64 {
+        match &self.source {
+            Source::Custom(custom) => custom.channel().price(producers, consumers, bytes),
+            _ => 0.0,
+        }
+    }
+
+    /// How long `operation` takes, in ms, in which each rank passes `bytes` bytes;
+    /// `left_to_right`: a reduction that is combined strictly in the order of ranks.
+    pub fn operation_latency(&self, operation: Operation, bytes: usize, left_to_right: bool) -> f64 {
+        let _ = (operation, bytes, left_to_right);
+        0.0
+    }
+
+    /// What `operation` costs, in USD, without the time of the functions.
+    pub fn operation_price(&self, operation: Operation, bytes: usize, left_to_right: bool) -> f64 {
+        let _ = (operation, bytes, left_to_right);
+        0.0
     }
 }
 
