@@ -19,6 +19,8 @@ mod engine;
 mod error;
 mod link;
 mod log;
+#[allow(dead_code, reason = "for the choice of the channel, which is to come")]
+mod model;
 mod op;
 mod operation;
 mod poison;

@@ -27,13 +27,14 @@
 //! **Fold and broadcast.** See `reduce.rs` and `bcast.rs`, whose costs add up.
 //! Valid for everything.
 
-use super::ReduceBuffers;
 use super::bcast::bcast_from_step;
 use super::reduce::{FOLD_STEPS, fold};
 use super::reduction::{Action, Partial, Side, execute};
+use super::{ReduceBuffers, bcast, reduce};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::datatype::Datatype;
 use crate::error::Result;
+use crate::model::Cost;
 use crate::op::{Op, Order};
 
 /// Where a fold for all ranks is made.
@@ -71,6 +72,20 @@ fn doubling_schedule(rank: Rank, size: u32) -> impl Iterator<Item = Action> {
         })
     });
     before.into_iter().chain(exchanges).chain(after)
+}
+
+/// Of an allreduce of `bytes` bytes of each of `size` ranks; `strict` if its
+/// operation is not associative.
+pub(super) fn cost(size: u32, bytes: usize, strict: bool) -> Cost {
+    if strict {
+        return reduce::cost(size, bytes, true).then(bcast::cost(size, bytes));
+    }
+    let doublings = size.ilog2();
+    let pairs = size - (1 << doublings);
+    let rounds = if pairs == 0 { doublings } else { doublings + 2 };
+    // Two for each pair, and one of every seat in each doubling.
+    let messages = 2 * u64::from(pairs) + (u64::from(doublings) << doublings);
+    Cost::rounds(rounds, messages, bytes)
 }
 
 /// Every rank gets the combination of all ranks' operands.
@@ -159,6 +174,19 @@ mod tests {
                         assert!(results.iter().all(|result| *result == expected), "{}", case.name);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn the_cost_is_what_a_run_takes() {
+        for size in testing::sizes() {
+            for (case, bytes) in testing::reductions().iter().flat_map(|case| [(case, 0), (case, 24)]) {
+                let traffic = testing::traffic(size, |call| async move {
+                    let mut operand = vec![0; bytes];
+                    allreduce(&call, ReduceBuffers::InPlace(&mut operand), case.datatype, &case.op).await
+                });
+                traffic.assert_is(cost(size, bytes, case.is_strict()));
             }
         }
     }

@@ -19,6 +19,7 @@
 use super::{above, rounds};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::error::Result;
+use crate::model::Cost;
 
 /// One round, as one rank sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,12 @@ fn schedule(rank: Rank, size: u32) -> impl Iterator<Item = Round> {
             from: above(rank, size - distance, size),
         }
     })
+}
+
+/// Of a barrier of `size` ranks.
+pub(super) fn cost(size: u32) -> Cost {
+    let rounds = rounds(size);
+    Cost::rounds(rounds, u64::from(rounds) * u64::from(size), 0)
 }
 
 /// Returns when all ranks have called it.
@@ -72,6 +79,14 @@ mod tests {
             }
             edges.assert_paired();
             assert!(known.iter().all(|ranks| ranks.len() == size as usize), "{size} ranks");
+        }
+    }
+
+    #[test]
+    fn the_cost_is_what_a_run_takes() {
+        for size in testing::sizes() {
+            let traffic = testing::traffic(size, |call| async move { barrier(&call).await });
+            traffic.assert_is(cost(size));
         }
     }
 

@@ -21,6 +21,7 @@
 use super::{Transfer, above, distance, rounds};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::error::Result;
+use crate::model::Cost;
 
 /// From whom a rank gets the buffer; `None` for the root.
 fn parent(rank: Rank, size: u32, root: Rank) -> Option<Transfer> {
@@ -39,6 +40,11 @@ fn children(rank: Rank, size: u32, root: Rank) -> impl Iterator<Item = Transfer>
         peer: above(rank, 1 << bit, size),
         step: (rounds(size) - 1 - bit) as Step,
     })
+}
+
+/// Of a broadcast of `bytes` bytes to `size` ranks.
+pub(super) fn cost(size: u32, bytes: usize) -> Cost {
+    Cost::rounds(rounds(size), u64::from(size) - 1, bytes)
 }
 
 /// The root's `buffer` replaces everybody's.
@@ -119,6 +125,19 @@ mod tests {
         #[test]
         fn the_tree_reaches_all_ranks_of_large_jobs((size, root) in testing::size_and_root(3000)) {
             check_tree(size, root);
+        }
+    }
+
+    #[test]
+    fn the_cost_is_what_a_run_takes() {
+        for (size, root) in testing::sizes_and_roots() {
+            for bytes in [0, 24] {
+                let traffic = testing::traffic(size, |call| async move {
+                    let mut buffer = vec![0; bytes];
+                    bcast(&call, &mut buffer, root).await
+                });
+                traffic.assert_is(cost(size, bytes));
+            }
         }
     }
 

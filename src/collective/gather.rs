@@ -20,8 +20,14 @@
 use super::{GatherBuffers, blocks_mut};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::error::Result;
+use crate::model::Cost;
 
 const STEP: Step = 0;
+
+/// Of a gather of `bytes` bytes from each of `size` ranks.
+pub(super) fn cost(size: u32, bytes: usize) -> Cost {
+    Cost::exchange(size - 1, 1, bytes)
+}
 
 /// The root gets everybody's block, in the order of ranks.
 pub(super) async fn gather<C: PeerToPeer>(call: &C, buffers: GatherBuffers<'_>, root: Rank) -> Result<()> {
@@ -52,6 +58,25 @@ pub(super) async fn gather<C: PeerToPeer>(call: &C, buffers: GatherBuffers<'_>, 
 mod tests {
     use super::super::testing;
     use super::*;
+
+    #[test]
+    fn the_cost_is_what_a_run_takes() {
+        for (size, root) in testing::sizes_and_roots() {
+            for bytes in [0, 24] {
+                let traffic = testing::traffic(size, |call| async move {
+                    let send = vec![0; bytes];
+                    let mut recv = vec![0; bytes * size as usize];
+                    let buffers = if call.rank() == root {
+                        GatherBuffers::Root { send: &send, recv: &mut recv }
+                    } else {
+                        GatherBuffers::Leaf(&send)
+                    };
+                    gather(&call, buffers, root).await
+                });
+                traffic.assert_is(cost(size, bytes));
+            }
+        }
+    }
 
     #[test]
     fn the_root_gets_all_blocks_in_the_order_of_ranks() {

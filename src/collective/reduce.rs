@@ -39,6 +39,7 @@ use super::{ReduceBuffers, rounds};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::datatype::Datatype;
 use crate::error::Result;
+use crate::model::Cost;
 use crate::op::{Op, Order};
 use crate::scratch::Scratch;
 
@@ -82,6 +83,16 @@ fn fold_below(root: Rank, step: Step) -> impl Iterator<Item = Action> {
 /// What it does with those of the ranks above it.
 fn fold_above(root: Rank, size: u32, step: Step) -> impl Iterator<Item = Action> {
     (root + 1..size).map(move |from| Action::Merge { from, step, side: Side::Right })
+}
+
+/// Of a reduction of `bytes` bytes of each of `size` ranks; `strict` if its
+/// operation is not associative.
+pub(super) fn cost(size: u32, bytes: usize, strict: bool) -> Cost {
+    if strict {
+        Cost::exchange(size - 1, 1, bytes)
+    } else {
+        Cost::rounds(rounds(size), u64::from(size) - 1, bytes)
+    }
 }
 
 /// The root gets the combination of all ranks' operands.
@@ -225,6 +236,24 @@ mod tests {
             result
         });
         results.swap_remove(root as usize)
+    }
+
+    #[test]
+    fn the_cost_is_what_a_run_takes() {
+        for (size, root) in testing::sizes_and_roots() {
+            for (case, bytes) in testing::reductions().iter().flat_map(|case| [(case, 0), (case, 24)]) {
+                let traffic = testing::traffic(size, |call| async move {
+                    let (send, mut recv) = (vec![0; bytes], vec![0; bytes]);
+                    let buffers = if call.rank() == root {
+                        ReduceBuffers::Separate { send: &send, recv: &mut recv }
+                    } else {
+                        ReduceBuffers::Leaf(&send)
+                    };
+                    reduce(&call, buffers, case.datatype, &case.op, root).await
+                });
+                traffic.assert_is(cost(size, bytes, case.is_strict()));
+            }
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ use super::{ReduceBuffers, rounds};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::datatype::Datatype;
 use crate::error::Result;
+use crate::model::Cost;
 use crate::op::{Op, Order};
 
 fn doubling_schedule(rank: Rank, size: u32) -> impl Iterator<Item = Action> {
@@ -54,6 +55,18 @@ fn chain_schedule(rank: Rank, size: u32) -> impl Iterator<Item = Action> {
     let below = rank.checked_sub(1).map(|from| Action::Merge { from, step: 0, side: Side::Left });
     let above = (rank + 1 < size).then(|| Action::Send { to: rank + 1, step: 0 });
     below.into_iter().chain(above)
+}
+
+/// Of a scan over `bytes` bytes of each of `size` ranks; `strict` if its
+/// operation is not associative.
+pub(super) fn cost(size: u32, bytes: usize, strict: bool) -> Cost {
+    if strict {
+        return Cost::rounds(size - 1, u64::from(size) - 1, bytes);
+    }
+    let rounds = rounds(size);
+    // In round k the lowest 2^k ranks get none.
+    let messages = u64::from(rounds) * u64::from(size) - ((1 << rounds) - 1);
+    Cost::rounds(rounds, messages, bytes)
 }
 
 /// Every rank gets the combination of the operands of ranks 0 to itself.
@@ -153,6 +166,19 @@ mod tests {
                         assert_eq!(run(&case, &operands, in_place, seed), expected, "{}", case.name);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn the_cost_is_what_a_run_takes() {
+        for size in testing::sizes() {
+            for (case, bytes) in testing::reductions().iter().flat_map(|case| [(case, 0), (case, 24)]) {
+                let traffic = testing::traffic(size, |call| async move {
+                    let mut operand = vec![0; bytes];
+                    scan(&call, ReduceBuffers::InPlace(&mut operand), case.datatype, &case.op).await
+                });
+                traffic.assert_is(cost(size, bytes, case.is_strict()));
             }
         }
     }

@@ -20,8 +20,14 @@
 use super::{ScatterBuffers, blocks};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::error::Result;
+use crate::model::Cost;
 
 const STEP: Step = 0;
+
+/// Of a scatter of `bytes` bytes to each of `size` ranks.
+pub(super) fn cost(size: u32, bytes: usize) -> Cost {
+    Cost::exchange(1, size - 1, bytes)
+}
 
 /// Everybody gets its block from the root.
 pub(super) async fn scatter<C: PeerToPeer>(call: &C, buffers: ScatterBuffers<'_>, root: Rank) -> Result<()> {
@@ -53,6 +59,25 @@ pub(super) async fn scatter<C: PeerToPeer>(call: &C, buffers: ScatterBuffers<'_>
 mod tests {
     use super::super::testing;
     use super::*;
+
+    #[test]
+    fn the_cost_is_what_a_run_takes() {
+        for (size, root) in testing::sizes_and_roots() {
+            for bytes in [0, 24] {
+                let traffic = testing::traffic(size, |call| async move {
+                    let send = vec![0; bytes * size as usize];
+                    let mut recv = vec![0; bytes];
+                    let buffers = if call.rank() == root {
+                        ScatterBuffers::Root { send: &send, recv: &mut recv }
+                    } else {
+                        ScatterBuffers::Leaf(&mut recv)
+                    };
+                    scatter(&call, buffers, root).await
+                });
+                traffic.assert_is(cost(size, bytes));
+            }
+        }
+    }
 
     #[test]
     fn every_rank_gets_its_block() {

@@ -1,9 +1,10 @@
 //! What the tests of the collectives share: schedules carried out on symbols,
 //! and a channel in memory that delivers late and in random order.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -13,7 +14,8 @@ use super::reduction::{Action, Side};
 use crate::channel::{PeerToPeer, Rank, Step};
 use crate::datatype::Datatype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::op::Op;
+use crate::model::{Cost, Exchanges};
+use crate::op::{Op, Order};
 
 /// (from, to, step): two messages of one call must not share it.
 type Edge = (Rank, Rank, Step);
@@ -169,6 +171,10 @@ impl Reduction {
         Self { name, op, datatype, element: |bits| bits, combine }
     }
 
+    pub(super) fn is_strict(&self) -> bool {
+        self.op.order() == Order::Strict
+    }
+
     /// The operands of `size` ranks.
     pub(super) fn operands(&self, size: u32, count: usize) -> Vec<Vec<u8>> {
         let operand = |rank| {
@@ -255,6 +261,64 @@ pub(super) fn float_sum() -> Reduction {
     }
 }
 
+/// A message under way.
+struct Message {
+    data: Vec<u8>,
+    /// How many messages, this one included, had to come one after the other.
+    chain: usize,
+}
+
+/// The messages that a call sent.
+#[derive(Default)]
+pub(super) struct Traffic {
+    /// With their lengths.
+    sent: HashMap<Edge, usize>,
+    /// The most that had to come one after the other.
+    longest_chain: usize,
+}
+
+impl Traffic {
+    /// Asserts that these are the messages of which `cost` speaks.
+    pub(super) fn assert_is(&self, cost: Cost) {
+        let messages = |of: Exchanges| of.count * u64::from(of.producers) * u64::from(of.consumers);
+        let bytes = cost.all().map(|of| messages(of) * of.bytes as u64).sum::<u64>();
+        assert_eq!(cost.all().map(messages).sum::<u64>(), self.sent.len() as u64, "messages of {cost:?}");
+        assert_eq!(bytes, self.sent.values().sum::<usize>() as u64, "bytes of {cost:?}");
+        let path = cost
+            .path()
+            .flat_map(|of| (0..of.count).map(move |_| (of.producers, of.consumers, of.bytes)))
+            .collect::<Vec<_>>();
+        assert_eq!(path, self.path(), "{cost:?}");
+    }
+
+    /// The exchanges that had to come one after the other: one for each step,
+    /// from the most messages that a rank gets in it to the most that it sends.
+    fn path(&self) -> Vec<(u32, u32, usize)> {
+        let mut steps: BTreeMap<Step, Vec<(Rank, Rank, usize)>> = BTreeMap::new();
+        for (&(from, to, step), &length) in &self.sent {
+            steps.entry(step).or_default().push((from, to, length));
+        }
+        let most = |ranks: Vec<Rank>| {
+            let mut counts = HashMap::new();
+            ranks.into_iter().for_each(|rank| *counts.entry(rank).or_insert(0) += 1);
+            counts.into_values().max().unwrap_or(0)
+        };
+        let mut path: Vec<_> = steps
+            .into_values()
+            .map(|messages| {
+                let producers = most(messages.iter().map(|message| message.1).collect());
+                let consumers = most(messages.iter().map(|message| message.0).collect());
+                (producers, consumers, messages.iter().map(|message| message.2).max().unwrap_or(0))
+            })
+            .collect();
+        // The messages of a chain may share a step, each with another rank.
+        if let [only] = path[..] {
+            path = vec![only; self.longest_chain];
+        }
+        path
+    }
+}
+
 /// Calls of one collective between ranks in one thread.
 ///
 /// Every second seed makes a network that buffers; the others complete a send
@@ -264,8 +328,8 @@ struct Network {
     size: u32,
     buffers: bool,
     random: Random,
-    messages: HashMap<Edge, Vec<u8>>,
-    sent: HashSet<Edge>,
+    messages: HashMap<Edge, Message>,
+    traffic: Traffic,
     awaited: HashSet<Edge>,
     /// Polls since the last that completed anything.
     idle: u32,
@@ -278,6 +342,8 @@ const DEADLOCK: u32 = 100_000;
 pub(super) struct Call {
     network: Rc<RefCell<Network>>,
     rank: Rank,
+    /// The longest chain of messages that has led to this rank.
+    chain: Cell<usize>,
 }
 
 impl Call {
@@ -319,8 +385,10 @@ impl PeerToPeer for Call {
         let edge = (self.rank, to, step);
         let mut network = self.network.borrow_mut();
         assert!(to < network.size);
-        assert!(network.sent.insert(edge), "two messages {edge:?}");
-        network.messages.insert(edge, data.to_vec());
+        assert!(network.traffic.sent.insert(edge, data.len()).is_none(), "two messages {edge:?}");
+        let chain = self.chain.get() + 1;
+        network.traffic.longest_chain = network.traffic.longest_chain.max(chain);
+        network.messages.insert(edge, Message { data: data.to_vec(), chain });
         drop(network);
         self.complete(move |network| (network.buffers || network.awaited.contains(&edge)).then_some(Ok(())))
     }
@@ -334,11 +402,12 @@ impl PeerToPeer for Call {
         let edge = (from, self.rank, step);
         assert!(self.network.borrow_mut().awaited.insert(edge), "two receives {edge:?}");
         self.complete(move |network| {
-            let message = network.messages.remove(&edge)?;
-            if message.len() != buffer.len() {
+            let Message { data, chain } = network.messages.remove(&edge)?;
+            self.chain.set(self.chain.get().max(chain));
+            if data.len() != buffer.len() {
                 return Some(Err(Error::new(ErrorKind::Mismatch, "lengths differ").with_peer(from)));
             }
-            buffer.copy_from_slice(&message);
+            buffer.copy_from_slice(&data);
             Some(Ok(()))
         })
     }
@@ -347,17 +416,33 @@ impl PeerToPeer for Call {
 /// Runs one call on each of `size` ranks, in an order that `seed` decides, and
 /// returns what each gives back. No message may be left over.
 pub(super) fn run<T, F: Future<Output = T>>(size: u32, seed: u64, start: impl Fn(Call) -> F) -> Vec<T> {
+    run_recorded(size, seed, start).0
+}
+
+/// Runs one call on each of `size` ranks, and returns what it sent.
+pub(super) fn traffic<F: Future<Output = Result<()>>>(size: u32, start: impl Fn(Call) -> F) -> Traffic {
+    let (results, traffic) = run_recorded(size, 0, start);
+    results.into_iter().for_each(Result::unwrap);
+    traffic
+}
+
+fn run_recorded<T, F: Future<Output = T>>(
+    size: u32,
+    seed: u64,
+    start: impl Fn(Call) -> F,
+) -> (Vec<T>, Traffic) {
     let network = Rc::new(RefCell::new(Network {
         size,
         buffers: seed.is_multiple_of(2),
         random: Random(seed),
         messages: HashMap::new(),
-        sent: HashSet::new(),
+        traffic: Traffic::default(),
         awaited: HashSet::new(),
         idle: 0,
     }));
-    let mut running: Vec<_> =
-        (0..size).map(|rank| (rank, Box::pin(start(Call { network: network.clone(), rank })))).collect();
+    let mut running: Vec<_> = (0..size)
+        .map(|rank| (rank, Box::pin(start(Call { network: network.clone(), rank, chain: Cell::new(0) }))))
+        .collect();
     let mut results: Vec<Option<T>> = (0..size).map(|_| None).collect();
     while !running.is_empty() {
         let chosen = (network.borrow_mut().random.next() % running.len() as u64) as usize;
@@ -367,6 +452,7 @@ pub(super) fn run<T, F: Future<Output = T>>(size: u32, seed: u64, start: impl Fn
             running.swap_remove(chosen);
         }
     }
-    assert!(network.borrow().messages.is_empty(), "unread: {:?}", network.borrow().messages.keys());
-    results.into_iter().flatten().collect()
+    let mut network = network.borrow_mut();
+    assert!(network.messages.is_empty(), "unread: {:?}", network.messages.keys());
+    (results.into_iter().flatten().collect(), mem::take(&mut network.traffic))
 }

@@ -13,6 +13,7 @@ use super::source::{Entry, Literal, config_error, wrong};
 use super::{Config, InterruptFunction, WaitMode};
 use crate::error::Result;
 use crate::log::{LogLevel, Logger};
+use crate::model::{DirectParameters, Parameters, RedisParameters, S3Parameters, ServerParameters, Waiting};
 
 /// 256 MiB hold what 256 peers may send uninvited under their credit of 1 MiB.
 const UNEXPECTED_LIMIT: u64 = 256 << 20;
@@ -37,8 +38,11 @@ pub(crate) struct Settings {
     /// How many bytes of messages that nobody has asked for yet an endpoint keeps.
     pub(crate) unexpected_limit: u64,
     /// Function memory in MiB (prices only).
-    #[allow(dead_code, reason = "for the price model, which is to come")]
+    #[allow(dead_code, reason = "for the choice of the channel, which is to come")]
     pub(crate) faas_memory_mib: u32,
+    /// What latency and price are predicted by.
+    #[allow(dead_code, reason = "for the choice of the channel, which is to come")]
+    pub(crate) model: Parameters,
     pub(crate) logger: Logger,
     pub(crate) interrupt: Option<Arc<InterruptFunction>>,
     /// Fingerprint of what all ranks must agree on: the model, the enabled
@@ -122,6 +126,7 @@ impl Settings {
                 .unwrap_or(WaitMode::Auto),
             unexpected_limit: effective.integer("unexpected_limit").unwrap_or(UNEXPECTED_LIMIT),
             faas_memory_mib: effective.integer("faas_memory_mib").unwrap_or_default(),
+            model: parameters(&effective),
             logger,
             interrupt: config.interrupt.clone(),
             fingerprint: fingerprint(config, &effective),
@@ -187,8 +192,20 @@ impl Effective {
         }
     }
 
+    /// A number that has a default, as all numbers have.
+    fn number(&self, key: &str) -> f64 {
+        match self.get(key) {
+            Some(Value::Number(number)) => *number,
+            other => unreachable!("{key}: {other:?}"),
+        }
+    }
+
+    fn is_true(&self, key: &str) -> bool {
+        self.get(key) == Some(&Value::Bool(true))
+    }
+
     fn is_enabled(&self, channel: &str) -> bool {
-        self.get(&format!("backends.{channel}.enabled")) == Some(&Value::Bool(true))
+        self.is_true(&format!("backends.{channel}.enabled"))
     }
 }
 
@@ -278,6 +295,39 @@ fn default(config: &Config, environment: Environment<'_>, row: &Row, key: &str) 
             Some(limit.min(UNEXPECTED_LIMIT).to_string())
         }
         _ => None,
+    }
+}
+
+/// The parameters of the model.
+fn parameters(effective: &Effective) -> Parameters {
+    let server = |channel: &str, price| ServerParameters {
+        price: effective.number(price),
+        requests_per_hour: effective.number(&format!("model.{channel}.requests_per_hour")),
+        is_included: effective.is_true(&format!("model.{channel}.include_infrastructure_costs")),
+    };
+    Parameters {
+        gib_second_price: effective.number("model.FaaS.gib_second_price"),
+        direct: DirectParameters {
+            bandwidth: effective.number("model.Direct.bandwidth"),
+            overhead: effective.number("model.Direct.overhead"),
+            transfer_price: effective.number("model.Direct.transfer_price"),
+            server: server("Direct", "model.Direct.vm_price"),
+        },
+        redis: RedisParameters {
+            bandwidth_single: effective.number("model.Redis.bandwidth_single"),
+            bandwidth_multiple: effective.number("model.Redis.bandwidth_multiple"),
+            overhead: effective.number("model.Redis.overhead"),
+            transfer_price: effective.number("model.Redis.transfer_price"),
+            server: server("Redis", "model.Redis.instance_price"),
+        },
+        s3: S3Parameters {
+            bandwidth: effective.number("model.S3.bandwidth"),
+            overhead: effective.number("model.S3.overhead"),
+            transfer_price: effective.number("model.S3.transfer_price"),
+            download_price: effective.number("model.S3.download_price"),
+            upload_price: effective.number("model.S3.upload_price"),
+            waiting: Waiting::POLLING,
+        },
     }
 }
 

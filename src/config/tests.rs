@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::schema::{Default as DefaultValue, Kind, ROWS, Row};
 use super::*;
 use crate::error::{Error, ErrorKind};
+use crate::model::{DirectParameters, Parameters, RedisParameters, S3Parameters, ServerParameters, Waiting};
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
@@ -130,6 +131,78 @@ fn the_originals_file_loads_unchanged() {
     ] {
         assert_eq!(visited_value(&config, &[], key).as_deref(), Some(value), "{key}");
     }
+}
+
+#[test]
+fn the_defaults_of_the_model_are_the_originals_figures() {
+    let server = |price| ServerParameters { price, requests_per_hour: 1000.0, is_included: true };
+    let expected = Parameters {
+        gib_second_price: 1.66667e-5,
+        direct: DirectParameters {
+            bandwidth: 400.0,
+            overhead: 0.34,
+            transfer_price: 0.0,
+            server: server(0.0134),
+        },
+        redis: RedisParameters {
+            bandwidth_single: 100.0,
+            bandwidth_multiple: 400.0,
+            overhead: 5.2,
+            transfer_price: 0.0,
+            server: server(0.0038),
+        },
+        s3: S3Parameters {
+            bandwidth: 50.0,
+            overhead: 40.4,
+            transfer_price: 0.0,
+            download_price: 4.3e-7,
+            upload_price: 5.4e-6,
+            waiting: Waiting::POLLING,
+        },
+    };
+    assert_eq!(settings(&Config::new(), &[]).model, expected);
+    assert_eq!(settings(&parsed(ORIGINAL), &[]).model, expected);
+}
+
+#[test]
+fn every_parameter_of_the_model_comes_from_its_key() {
+    let model = parsed(
+        r#"{"model": {
+            "FaaS": { "gib_second_price": 1 },
+            "Direct": { "bandwidth": 2, "overhead": 3, "transfer_price": 4, "vm_price": 5,
+                        "requests_per_hour": 6, "include_infrastructure_costs": "false" },
+            "Redis": { "bandwidth_single": 7, "bandwidth_multiple": 8, "overhead": 9, "transfer_price": 10,
+                       "instance_price": 11, "requests_per_hour": 12, "include_infrastructure_costs": false },
+            "S3": { "bandwidth": 13, "overhead": 14, "transfer_price": 15, "download_price": 16 } }}"#,
+    );
+    let server = |price, requests_per_hour| ServerParameters { price, requests_per_hour, is_included: false };
+    assert_eq!(
+        settings(&model, &[("FMI_MODEL_S3_UPLOAD_PRICE", "17")]).model,
+        Parameters {
+            gib_second_price: 1.0,
+            direct: DirectParameters {
+                bandwidth: 2.0,
+                overhead: 3.0,
+                transfer_price: 4.0,
+                server: server(5.0, 6.0)
+            },
+            redis: RedisParameters {
+                bandwidth_single: 7.0,
+                bandwidth_multiple: 8.0,
+                overhead: 9.0,
+                transfer_price: 10.0,
+                server: server(11.0, 12.0),
+            },
+            s3: S3Parameters {
+                bandwidth: 13.0,
+                overhead: 14.0,
+                transfer_price: 15.0,
+                download_price: 16.0,
+                upload_price: 17.0,
+                waiting: Waiting::POLLING,
+            },
+        }
+    );
 }
 
 #[test]
