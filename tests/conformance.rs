@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use fmi::{Communicator, Op};
+use support::custom::{self, Custom};
 use support::{Channel, job, watched};
 
 const SIZES: [u32; 7] = [1, 2, 3, 4, 5, 7, 8];
@@ -59,13 +60,17 @@ fn reductions() -> [(Op, Combine); 2] {
     [(Op::SUM, i32::wrapping_add), (strict(), |a, b| a.wrapping_mul(2).wrapping_add(b))]
 }
 
-fn every_operation(channel: Channel) {
+/// Runs the suite on jobs that `job` makes of a size and what each rank does.
+fn every_operation(sends_wait: bool, job: impl Fn(u32, &(dyn Fn(Communicator) + Sync)) + Send + 'static) {
     watched(Duration::from_secs(300), move || {
         for size in SIZES {
-            job(channel, size, |comm| {
+            job(size, &|comm| {
                 for count in counts(size) {
                     barrier(&comm);
-                    ring(&comm, count);
+                    exchange(&comm, count);
+                    if !sends_wait || size == 1 {
+                        ring_of_sends(&comm, count);
+                    }
                     for root in roots(size) {
                         bcast(&comm, count, root);
                         gather(&comm, count, root);
@@ -82,31 +87,56 @@ fn every_operation(channel: Channel) {
 
 #[test]
 fn every_operation_over_memory() {
-    every_operation(Channel::Memory);
+    every_operation(false, |size, body| job(Channel::Memory, size, body));
 }
 
 #[test]
 fn every_operation_over_direct() {
-    every_operation(Channel::Direct);
+    every_operation(false, |size, body| job(Channel::Direct, size, body));
+}
+
+#[test]
+fn every_operation_over_a_peer_to_peer_channel_of_the_users_whose_sends_wait() {
+    every_operation(true, |size, body| custom::job(&Custom::hand_over(), size, body));
+}
+
+#[test]
+fn every_operation_over_a_client_server_channel_of_the_users() {
+    every_operation(false, |size, body| custom::job(&Custom::shelf(), size, body));
+}
+
+#[test]
+fn every_operation_over_a_whole_channel_of_the_users() {
+    every_operation(false, |size, body| custom::job(&Custom::Delegate, size, body));
 }
 
 fn barrier(comm: &Communicator) {
     comm.barrier().unwrap();
 }
 
-fn ring(comm: &Communicator, count: usize) {
+fn neighbours(comm: &Communicator) -> (u32, u32) {
     let (rank, size) = (comm.rank(), comm.size());
-    let (next, previous) = ((rank + 1) % size, (rank + size - 1) % size);
-    let own = operands(rank, count);
+    ((rank + 1) % size, (rank + size - 1) % size)
+}
+
+fn exchange(comm: &Communicator, count: usize) {
+    let (next, previous) = neighbours(comm);
+    let own = operands(comm.rank(), count);
     let mut received = vec![0; count];
     comm.sendrecv(&own, next, &mut received, previous).unwrap();
     assert_eq!(received, operands(previous, count));
-    // A send to oneself, too, returns before its receive is posted.
+    assert_eq!(own, operands(comm.rank(), count));
+}
+
+/// Every send, also one to oneself, returns before its receive is posted.
+fn ring_of_sends(comm: &Communicator, count: usize) {
+    let (next, previous) = neighbours(comm);
+    let own = operands(comm.rank(), count);
+    let mut received = vec![0; count];
     comm.send(&own, next).unwrap();
-    received.fill(0);
     comm.recv(&mut received, previous).unwrap();
     assert_eq!(received, operands(previous, count));
-    assert_eq!(own, operands(rank, count));
+    assert_eq!(own, operands(comm.rank(), count));
 }
 
 fn bcast(comm: &Communicator, count: usize, root: u32) {

@@ -8,9 +8,11 @@ use super::{
     BuiltIn, Carrier, Communicator, DEFAULT_TIMEOUT, Route, argument, check_rank_and_size, creating,
 };
 use crate::channel::custom::{Custom, CustomChannel, Family};
+use crate::collective::operation_cost;
 use crate::config::{Config, Settings};
 use crate::endpoint::Signals;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{ChannelModel, Model};
 use crate::operation::Operation;
 
 /// A channel for one rank of a job.
@@ -30,8 +32,26 @@ pub struct Channel {
 enum Source {
     BuiltIn(BuiltIn),
     /// A channel of the library that is not in this build.
-    Absent(&'static str),
+    Absent(Absent),
     Custom(Arc<Custom>),
+}
+
+/// The channels that are not in this build, but in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    Redis,
+    S3,
+}
+
+impl Absent {
+    const ALL: [Self; 2] = [Self::Redis, Self::S3];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "Redis",
+            Self::S3 => "S3",
+        }
+    }
 }
 
 impl Channel {
@@ -56,7 +76,7 @@ impl Channel {
             check_rank_and_size(rank, size)?;
             let source = match BuiltIn::ALL.into_iter().find(|known| known.name() == kind) {
                 Some(kind) => Source::BuiltIn(kind),
-                None => match ["Redis", "S3"].into_iter().find(|known| *known == kind) {
+                None => match Absent::ALL.into_iter().find(|known| known.name() == kind) {
                     Some(kind) => Source::Absent(kind),
                     None => return Err(argument(format!("{kind:?} is no channel of the library"))),
                 },
@@ -129,7 +149,7 @@ impl Channel {
             Source::BuiltIn(kind) => {
                 Route::open(name, *kind, &self.settings, self.rank, self.size, &self.job, signals)
             }
-            Source::Absent(kind) => Err(not_built(kind)),
+            Source::Absent(kind) => Err(not_built(kind.name())),
             Source::Custom(custom) => Ok(self.custom_route(name, custom)),
         }
     }
@@ -140,36 +160,72 @@ impl Channel {
     }
 }
 
-/// The model.
+/// What the model predicts; no server is asked.
 impl Channel {
     /// How long it takes, in ms, until each of `consumers` ranks has `bytes` bytes of
     /// each of `producers`.
     pub fn latency(&self, producers: u32, consumers: u32, bytes: usize) -> f64 {
-        match &self.source {
-            Source::Custom(custom) => custom.channel().latency(producers, consumers, bytes),
-            _ => 0.0,
-        }
+        self.with_model(|model| model.latency(producers, consumers, bytes))
     }
 
     /// What that costs, in USD, without the time of the functions.
     pub fn price(&self, producers: u32, consumers: u32, bytes: usize) -> f64 {
-        match &self.source {
-            Source::Custom(custom) => custom.channel().price(producers, consumers, bytes),
-            _ => 0.0,
-        }
+        self.with_model(|model| model.price(producers, consumers, bytes))
     }
 
     /// How long `operation` takes, in ms, in which each rank passes `bytes` bytes;
     /// `left_to_right`: a reduction that is combined strictly in the order of ranks.
     pub fn operation_latency(&self, operation: Operation, bytes: usize, left_to_right: bool) -> f64 {
-        let _ = (operation, bytes, left_to_right);
-        0.0
+        let own = self
+            .custom_channel()
+            .and_then(|channel| channel.operation_latency(operation, bytes, left_to_right));
+        own.unwrap_or_else(|| {
+            let cost = operation_cost(operation, self.size, bytes, left_to_right);
+            self.with_model(|model| model.operation_latency(&cost))
+        })
     }
 
-    /// What `operation` costs, in USD, without the time of the functions.
+    /// What `operation` costs, in USD, without the time of the functions; the rest as
+    /// in [`operation_latency`](Self::operation_latency).
     pub fn operation_price(&self, operation: Operation, bytes: usize, left_to_right: bool) -> f64 {
-        let _ = (operation, bytes, left_to_right);
-        0.0
+        let own = self
+            .custom_channel()
+            .and_then(|channel| channel.operation_price(operation, bytes, left_to_right));
+        own.unwrap_or_else(|| {
+            let cost = operation_cost(operation, self.size, bytes, left_to_right);
+            self.with_model(|model| model.operation_price(&cost))
+        })
+    }
+
+    fn custom_channel(&self) -> Option<&dyn CustomChannel> {
+        match &self.source {
+            Source::Custom(custom) => Some(custom.channel()),
+            Source::BuiltIn(_) | Source::Absent(_) => None,
+        }
+    }
+
+    fn with_model<T>(&self, ask: impl FnOnce(&dyn Model) -> T) -> T {
+        let parameters = &self.settings.model;
+        match &self.source {
+            Source::BuiltIn(BuiltIn::Memory) => ask(&ChannelModel::Memory),
+            Source::BuiltIn(BuiltIn::Direct) => ask(&ChannelModel::Direct(parameters.direct)),
+            Source::Absent(Absent::Redis) => ask(&ChannelModel::Redis(parameters.redis)),
+            Source::Absent(Absent::S3) => ask(&ChannelModel::S3(parameters.s3)),
+            Source::Custom(custom) => ask(&CustomModel(custom.channel())),
+        }
+    }
+}
+
+/// The model of a channel of the user's own: its own functions.
+struct CustomModel<'a>(&'a dyn CustomChannel);
+
+impl Model for CustomModel<'_> {
+    fn latency(&self, producers: u32, consumers: u32, bytes: usize) -> f64 {
+        self.0.latency(producers, consumers, bytes)
+    }
+
+    fn price(&self, producers: u32, consumers: u32, bytes: usize) -> f64 {
+        self.0.price(producers, consumers, bytes)
     }
 }
 
@@ -211,7 +267,7 @@ impl Channel {
 
     fn store(&self) -> Result<&dyn CustomChannel> {
         match &self.source {
-            Source::Absent(kind) => Err(not_built(kind)),
+            Source::Absent(kind) => Err(not_built(kind.name())),
             Source::Custom(custom) if matches!(custom.channel().family(), Family::ClientServer { .. }) => {
                 Ok(custom.channel())
             }

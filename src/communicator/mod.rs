@@ -104,6 +104,7 @@ struct Route {
 }
 
 /// What carries operations out.
+#[allow(clippy::large_enum_variant, reason = "it is on the heap with its route")]
 enum Carrier {
     Endpoint(OverEndpoint),
     Custom(Arc<Custom>),

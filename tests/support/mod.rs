@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of it")]
 
+pub(crate) mod custom;
 pub(crate) mod processes;
 pub(crate) mod serve;
 
@@ -136,20 +137,27 @@ pub(crate) fn job_with(
     adjust: impl Fn(&mut Config) + Sync,
     body: impl Fn(Communicator) + Send + Sync,
 ) {
-    let name = format!("test-{}-{}", std::process::id(), JOBS.fetch_add(1, Ordering::Relaxed));
+    let name = job_name();
     let server = (channel == Channel::Direct).then(server);
     let config = config(channel, server.as_ref());
+    ranks(size, |rank| {
+        let mut config = config.clone();
+        adjust(&mut config);
+        body(Communicator::create(rank, size, &name, &config).unwrap());
+    });
+}
+
+/// A name that no other job of the tests has.
+pub(crate) fn job_name() -> String {
+    format!("test-{}-{}", std::process::id(), JOBS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Runs `body` for every rank, each in a thread of its own; panics if one of them
+/// does.
+pub(crate) fn ranks(size: u32, body: impl Fn(u32) + Send + Sync) {
     std::thread::scope(|scope| {
-        let ranks: Vec<_> = (0..size)
-            .map(|rank| {
-                let (name, adjust, body) = (&name, &adjust, &body);
-                let mut config = config.clone();
-                scope.spawn(move || {
-                    adjust(&mut config);
-                    body(Communicator::create(rank, size, name, &config).unwrap());
-                })
-            })
-            .collect();
+        let body = &body;
+        let ranks: Vec<_> = (0..size).map(|rank| scope.spawn(move || body(rank))).collect();
         for rank in ranks {
             if let Err(panic) = rank.join() {
                 std::panic::resume_unwind(panic);

@@ -219,7 +219,7 @@ struct State {
 /// How messages go.
 enum Transport {
     Messages(Messages),
-    Store(Store),
+    Store(Box<Store>),
 }
 
 /// A call inside the channel.
@@ -243,7 +243,7 @@ impl Custom {
     ) -> Self {
         let transport = match channel.family() {
             Family::PeerToPeer { .. } | Family::Whole => Transport::Messages(Messages::new(rank)),
-            Family::ClientServer { .. } => Transport::Store(Store::new(rank, size, name, job_id)),
+            Family::ClientServer { .. } => Transport::Store(Box::new(Store::new(rank, size, name, job_id))),
         };
         let state = State { transport, sequence: 0, poison: Poison::default() };
         Self { channel, rank, size, state: Mutex::new(state), generation: Generation::current() }
@@ -486,8 +486,8 @@ impl PeerToPeer for CustomCall<'_, '_> {
         self.inside.custom.size
     }
 
-    fn send<'a>(&'a self, to: Rank, step: Step, data: &'a [u8]) -> impl Future<Output = Result<()>> + 'a {
-        async move { self.inside.send(self.mark(step), data, to) }
+    async fn send(&self, to: Rank, step: Step, data: &[u8]) -> Result<()> {
+        self.inside.send(self.mark(step), data, to)
     }
 
     fn recv<'a>(
