@@ -101,6 +101,11 @@ fn every_operation_over_a_peer_to_peer_channel_of_the_users_whose_sends_wait() {
 }
 
 #[test]
+fn every_operation_over_a_peer_to_peer_channel_of_the_users_that_keeps_messages() {
+    every_operation(false, |size, body| custom::job(&Custom::mailbox(), size, body));
+}
+
+#[test]
 fn every_operation_over_a_client_server_channel_of_the_users() {
     every_operation(false, |size, body| custom::job(&Custom::shelf(), size, body));
 }

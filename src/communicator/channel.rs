@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use serde_json::value::RawValue;
 
 use super::{
-    BuiltIn, Carrier, Communicator, DEFAULT_TIMEOUT, Route, argument, check_rank_and_size, creating,
+    BuiltIn, Carrier, Communicator, DEFAULT_TIMEOUT, OverCustom, Route, argument, check_rank_and_size,
+    creating,
 };
 use crate::channel::custom::{Custom, CustomChannel, Family};
 use crate::collective::operation_cost;
@@ -156,7 +157,7 @@ impl Channel {
 
     fn custom_route(&self, name: &str, custom: &Arc<Custom>) -> Route {
         let timeout = self.settings.timeout.or(custom.channel().timeout()).unwrap_or(DEFAULT_TIMEOUT);
-        Route { name: name.into(), timeout, carrier: Carrier::Custom(Arc::clone(custom)) }
+        Route { name: name.into(), timeout, carrier: Carrier::Custom(OverCustom::new(custom)) }
     }
 }
 

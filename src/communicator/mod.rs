@@ -1,10 +1,11 @@
 //! The communicator: a group of ranks and the operations among them.
 //!
 //! It chooses the channel of each operation, sets the operation's deadline, and
-//! keeps errors; [`over_endpoint`] and [`Custom`] carry operations out.
+//! keeps errors; [`over_endpoint`] and [`over_custom`] carry operations out.
 
 mod channel;
 mod collective;
+mod over_custom;
 mod over_endpoint;
 mod point_to_point;
 
@@ -12,7 +13,6 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::channel::custom::Custom;
 use crate::config::{Config, InterruptFunction, Settings};
 use crate::descriptors::{self, Generation};
 use crate::endpoint::{Deadline, EndpointConfig, Limits, Signals, TransportConfig, Until};
@@ -22,6 +22,7 @@ use crate::policy;
 use crate::rendezvous::protocol::MAX_SIZE;
 
 pub use channel::Channel;
+use over_custom::OverCustom;
 use over_endpoint::OverEndpoint;
 
 /// How long a call may take where nothing else is said.
@@ -107,7 +108,7 @@ struct Route {
 #[allow(clippy::large_enum_variant, reason = "it is on the heap with its route")]
 enum Carrier {
     Endpoint(OverEndpoint),
-    Custom(Arc<Custom>),
+    Custom(OverCustom),
 }
 
 impl Communicator {

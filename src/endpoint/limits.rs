@@ -77,7 +77,8 @@ impl<'a> Limits<'a> {
     /// Whether the call may go on.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`], [`ErrorKind::Interrupted`], [`ErrorKind::Aborted`].
+    /// [`ErrorKind::Timeout`], [`ErrorKind::Interrupted`]; [`ErrorKind::Aborted`],
+    /// where the abort remains to be carried out.
     pub(crate) fn check(&self) -> Result<()> {
         if self.remaining() == Some(Duration::ZERO) {
             return Err(Error::new(ErrorKind::Timeout, "the deadline passed"));
@@ -86,7 +87,7 @@ impl<'a> Limits<'a> {
         if !self.stale.take() && !is_woken {
             return Ok(());
         }
-        if let Some(code) = self.signals.take_abort() {
+        if let Some(code) = self.signals.abort_code() {
             return Err(Error::new(
                 ErrorKind::Aborted,
                 format!("this rank aborted the job with code {code}"),

@@ -69,6 +69,11 @@ impl Signals {
         self.abort_is_pending.load(Ordering::SeqCst)
     }
 
+    /// The abort that was asked for; it remains to be taken.
+    pub(super) fn abort_code(&self) -> Option<i32> {
+        *self.abort.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The abort that was asked for, once.
     pub(crate) fn take_abort(&self) -> Option<i32> {
         self.abort_is_pending.store(false, Ordering::SeqCst);

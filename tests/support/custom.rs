@@ -1,6 +1,6 @@
 //! Channels of the user's own, of every family, between the threads of a test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -48,6 +48,44 @@ impl CustomChannel for HandOver {
         let (mut places, _) = self.table.bell.wait_timeout_while(places, HANGS, is_missing).unwrap();
         let object = places.remove(&place).ok_or_else(hangs)?;
         self.table.bell.notify_all();
+        assert_eq!(object.len(), buffer.len(), "calls do not match");
+        buffer.copy_from_slice(&object);
+        Ok(())
+    }
+}
+
+/// Messages that lie ready, of each pair of ranks in order.
+#[derive(Default)]
+pub(crate) struct Letters {
+    queues: Mutex<BTreeMap<(u32, u32), VecDeque<Vec<u8>>>>,
+    bell: Condvar,
+}
+
+/// A peer-to-peer channel that keeps what has not been received yet.
+pub(crate) struct Mailbox {
+    pub(crate) rank: u32,
+    pub(crate) letters: Arc<Letters>,
+}
+
+impl CustomChannel for Mailbox {
+    fn family(&self) -> Family {
+        Family::PeerToPeer { full_duplex: true }
+    }
+
+    fn send_object(&self, data: &[u8], dest: u32) -> Result<()> {
+        let mut queues = self.letters.queues.lock().unwrap();
+        queues.entry((self.rank, dest)).or_default().push_back(data.to_vec());
+        self.letters.bell.notify_all();
+        Ok(())
+    }
+
+    fn recv_object(&self, buffer: &mut [u8], src: u32) -> Result<()> {
+        let pair = (src, self.rank);
+        let queues = self.letters.queues.lock().unwrap();
+        let is_empty =
+            |queues: &mut BTreeMap<_, VecDeque<_>>| queues.get(&pair).is_none_or(VecDeque::is_empty);
+        let (mut queues, _) = self.letters.bell.wait_timeout_while(queues, HANGS, is_empty).unwrap();
+        let object = queues.get_mut(&pair).and_then(VecDeque::pop_front).ok_or_else(hangs)?;
         assert_eq!(object.len(), buffer.len(), "calls do not match");
         buffer.copy_from_slice(&object);
         Ok(())
@@ -182,6 +220,7 @@ impl Delegate {
 #[derive(Clone)]
 pub(crate) enum Custom {
     HandOver(Arc<Table>),
+    Mailbox(Arc<Letters>),
     Shelf(Objects),
     Delegate,
 }
@@ -189,6 +228,10 @@ pub(crate) enum Custom {
 impl Custom {
     pub(crate) fn hand_over() -> Self {
         Self::HandOver(Arc::default())
+    }
+
+    pub(crate) fn mailbox() -> Self {
+        Self::Mailbox(Arc::default())
     }
 
     pub(crate) fn shelf() -> Self {
@@ -201,6 +244,9 @@ impl Custom {
             Self::HandOver(table) => {
                 let channel = HandOver { rank, table: Arc::clone(table) };
                 Channel::custom(channel, rank, size, job)
+            }
+            Self::Mailbox(letters) => {
+                Channel::custom(Mailbox { rank, letters: Arc::clone(letters) }, rank, size, job)
             }
             Self::Shelf(objects) => Channel::custom(Shelf { objects: Arc::clone(objects) }, rank, size, job),
             Self::Delegate => {
