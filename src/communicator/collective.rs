@@ -32,7 +32,7 @@ impl Communicator {
     /// times as much, in the order of ranks. `recv` is ignored elsewhere.
     ///
     /// # Errors
-    /// [`ErrorKind::Arg`] at the root where `recv` is missing or has another
+    /// [`ErrorKind::Arg`](crate::ErrorKind::Arg) at the root where `recv` is missing or has another
     /// length; see the [type](Self#errors).
     pub fn gather<T: Element>(&self, send: &[T], recv: Option<&mut [T]>, root: u32) -> Result<()> {
         self.gather_bytes(
@@ -51,7 +51,7 @@ impl Communicator {
     /// `buffer` already. The other ranks call [`gather`](Self::gather).
     ///
     /// # Errors
-    /// [`ErrorKind::Arg`] where the length is no multiple of the size; see the
+    /// [`ErrorKind::Arg`](crate::ErrorKind::Arg) where the length is no multiple of the size; see the
     /// [type](Self#errors).
     pub fn gather_in_place<T: Element>(&self, buffer: &mut [T]) -> Result<()> {
         self.gather_bytes(GatherBuffers::RootInPlace(buffer.as_mut_bytes()), self.rank)
@@ -61,7 +61,7 @@ impl Communicator {
     /// rank's `recv`. `send` is ignored elsewhere.
     ///
     /// # Errors
-    /// [`ErrorKind::Arg`] at the root where `send` is missing or has another
+    /// [`ErrorKind::Arg`](crate::ErrorKind::Arg) at the root where `send` is missing or has another
     /// length than `size` times `recv`'s; see the [type](Self#errors).
     pub fn scatter<T: Element>(&self, send: Option<&[T]>, recv: &mut [T], root: u32) -> Result<()> {
         self.scatter_bytes(
@@ -80,7 +80,7 @@ impl Communicator {
     /// other ranks call [`scatter`](Self::scatter).
     ///
     /// # Errors
-    /// [`ErrorKind::Arg`] where the length is no multiple of the size; see the
+    /// [`ErrorKind::Arg`](crate::ErrorKind::Arg) where the length is no multiple of the size; see the
     /// [type](Self#errors).
     pub fn scatter_in_place<T: Element>(&self, buffer: &[T]) -> Result<()> {
         self.scatter_bytes(ScatterBuffers::RootInPlace(buffer.as_bytes()), self.rank)
@@ -90,9 +90,9 @@ impl Communicator {
     /// `recv` is ignored elsewhere.
     ///
     /// # Errors
-    /// [`ErrorKind::Arg`] where the root's `recv` is missing or has another
+    /// [`ErrorKind::Arg`](crate::ErrorKind::Arg) where the root's `recv` is missing or has another
     /// length, or where `op` is not defined for the datatype;
-    /// [`ErrorKind::Callback`] where the user's function failed; see the
+    /// [`ErrorKind::Callback`](crate::ErrorKind::Callback) where the user's function failed; see the
     /// [type](Self#errors).
     pub fn reduce<T: Element>(&self, send: &[T], recv: Option<&mut [T]>, op: &Op, root: u32) -> Result<()> {
         let buffers = match recv {

@@ -54,10 +54,13 @@ impl CustomChannel for HandOver {
     }
 }
 
-/// Messages that lie ready, of each pair of ranks in order.
+/// Messages that lie ready, in order.
+type Queue = VecDeque<Vec<u8>>;
+
+/// Those of each pair of ranks.
 #[derive(Default)]
 pub(crate) struct Letters {
-    queues: Mutex<BTreeMap<(u32, u32), VecDeque<Vec<u8>>>>,
+    queues: Mutex<BTreeMap<(u32, u32), Queue>>,
     bell: Condvar,
 }
 
@@ -82,10 +85,9 @@ impl CustomChannel for Mailbox {
     fn recv_object(&self, buffer: &mut [u8], src: u32) -> Result<()> {
         let pair = (src, self.rank);
         let queues = self.letters.queues.lock().unwrap();
-        let is_empty =
-            |queues: &mut BTreeMap<_, VecDeque<_>>| queues.get(&pair).is_none_or(VecDeque::is_empty);
+        let is_empty = |queues: &mut BTreeMap<_, Queue>| queues.get(&pair).is_none_or(Queue::is_empty);
         let (mut queues, _) = self.letters.bell.wait_timeout_while(queues, HANGS, is_empty).unwrap();
-        let object = queues.get_mut(&pair).and_then(VecDeque::pop_front).ok_or_else(hangs)?;
+        let object = queues.get_mut(&pair).and_then(Queue::pop_front).ok_or_else(hangs)?;
         assert_eq!(object.len(), buffer.len(), "calls do not match");
         buffer.copy_from_slice(&object);
         Ok(())
