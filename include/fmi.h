@@ -1711,3 +1711,7 @@ fmi_status fmi_channel_scan(fmi_channel *channel,
 #endif  // __cplusplus
 
 #endif  /* FMI_H */
+
+#if defined(__cplusplus) && __cplusplus >= 201703L && !defined(FMI_SKIP_CXX) && !defined(FMI_INSIDE_CXX_LAYER)
+#include "Communicator.h"
+#endif

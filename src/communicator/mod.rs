@@ -520,17 +520,22 @@ impl BuiltIn {
 
     fn is_enabled(self, settings: &Settings) -> bool {
         match self {
-            Self::Memory => settings.memory,
+            Self::Memory => settings.memory.is_some(),
             Self::Direct => settings.direct.is_some(),
         }
     }
 
     fn transport(self, settings: &Settings) -> Result<(TransportConfig, Option<Duration>)> {
-        match (self, &settings.direct) {
-            (Self::Memory, _) => Ok((TransportConfig::Memory, None)),
-            (Self::Direct, Some(direct)) => Ok((TransportConfig::Direct(direct.clone()), direct.max_timeout)),
-            (Self::Direct, None) => Err(Error::new(ErrorKind::Internal, "Direct is not configured")),
+        match self {
+            Self::Memory => {
+                settings.memory.as_ref().map(|memory| (TransportConfig::Memory, memory.max_timeout))
+            }
+            Self::Direct => settings
+                .direct
+                .as_ref()
+                .map(|direct| (TransportConfig::Direct(direct.clone()), direct.max_timeout)),
         }
+        .ok_or_else(|| Error::new(ErrorKind::Internal, format!("{} is not configured", self.name())))
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) enum Default {
 /// The type of a key. Every type may be given as a JSON string too.
 pub(super) enum Kind {
     Bool,
+    /// As the original reads it: true is true, and any other word or number is false.
+    Switch,
     /// Text that is not empty.
     Text,
     /// One of these words.
@@ -131,7 +133,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         "backends.*.enabled",
-        Kind::Bool,
+        Kind::Switch,
         Described(
             "`true` for a section that is there, else `false`; `true` for Direct without any `backends` section",
         ),
@@ -304,11 +306,13 @@ impl Kind {
         let text = match (self, literal) {
             (_, Literal::Text(text))
             | (Self::Integer { .. } | Self::Number { .. }, Literal::Number(text)) => text,
-            (Self::Bool, Literal::Bool(value)) => return Some(Value::Bool(*value)),
+            (Self::Bool | Self::Switch, Literal::Bool(value)) => return Some(Value::Bool(*value)),
+            (Self::Switch, Literal::Number(_)) => return Some(Value::Bool(false)),
             _ => return None,
         };
         match self {
             Self::Bool => text.parse().ok().map(Value::Bool),
+            Self::Switch => Some(Value::Bool(text == "true")),
             Self::Text => (!text.is_empty()).then(|| Value::Text(text.clone())),
             Self::Choice(words) => words.contains(&text.as_str()).then(|| Value::Text(text.clone())),
             Self::Integer { never: true, .. } if text == "never" => Some(Value::Never),
@@ -327,7 +331,7 @@ impl Kind {
     /// What a value should have been, for an error message.
     pub(super) fn expected(&self) -> String {
         match self {
-            Self::Bool => "true or false".to_owned(),
+            Self::Bool | Self::Switch => "true or false".to_owned(),
             Self::Text => "text that is not empty".to_owned(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Integer { min, max, unit, never } => {

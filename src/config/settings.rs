@@ -8,7 +8,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::environment::Environment;
-use super::schema::{self, CHANNELS, Default, ROWS, Row, Value};
+use super::schema::{self, CHANNELS, Default, Kind, ROWS, Row, Value};
 use super::source::{Entry, Literal, config_error, wrong};
 use super::{Config, InterruptFunction, WaitMode};
 use crate::error::Result;
@@ -28,8 +28,8 @@ pub(crate) struct Settings {
     pub(crate) job_id: Option<String>,
     /// The Direct channel, where it is enabled.
     pub(crate) direct: Option<DirectSettings>,
-    /// Whether the Memory channel is enabled.
-    pub(crate) memory: bool,
+    /// The Memory channel, where it is enabled.
+    pub(crate) memory: Option<MemorySettings>,
     /// Channels that are enabled, and not in this build.
     pub(crate) absent: Vec<&'static str>,
     /// What `timeout_ms` says for all channels, if it is set; `Duration::MAX` = never.
@@ -48,6 +48,12 @@ pub(crate) struct Settings {
     /// Fingerprint of what all ranks must agree on: the model, the enabled
     /// channels, the function memory. See [`fingerprint`].
     pub(crate) fingerprint: u64,
+}
+
+/// The Memory channel's part.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MemorySettings {
+    pub(crate) max_timeout: Option<Duration>,
 }
 
 /// The Direct channel's part.
@@ -117,7 +123,9 @@ impl Settings {
                 congestion: effective.text("backends.Direct.congestion"),
                 secret,
             }),
-            memory: effective.is_enabled("Memory"),
+            memory: effective.is_enabled("Memory").then(|| MemorySettings {
+                max_timeout: effective.milliseconds("backends.Memory.max_timeout"),
+            }),
             absent: ["Redis", "S3"].into_iter().filter(|channel| effective.is_enabled(channel)).collect(),
             timeout: effective.milliseconds("timeout_ms"),
             wait: effective
@@ -245,6 +253,17 @@ impl Config {
             };
             if is_known {
                 lines.push(format!("{}: {}: unknown key, ignored", entry.origin, key.escape_debug()));
+            }
+        }
+        for (key, entry) in self.file.entries.iter().chain(&self.set.entries) {
+            if schema::find(key).is_some_and(|row| matches!(row.kind, Kind::Switch))
+                && !matches!(entry.literal.text(), "true" | "false")
+            {
+                let found = &entry.literal;
+                lines.push(format!(
+                    "{}: {key}: neither true nor false, but {found}: taken for false",
+                    entry.origin
+                ));
             }
         }
         for channel in self.channels() {

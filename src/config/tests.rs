@@ -101,7 +101,7 @@ fn nothing_configured_means_direct_on_this_host() {
         })
     );
     assert_eq!((settings.rank, settings.size, settings.job_id), (None, None, None));
-    assert!(!settings.memory);
+    assert!(settings.memory.is_none());
     assert_eq!(settings.timeout, None);
     assert_eq!(settings.wait, WaitMode::Auto);
     assert_eq!(settings.unexpected_limit, 256 << 20);
@@ -244,7 +244,7 @@ fn a_later_file_replaces_key_by_key() {
     let direct = settings.direct.unwrap();
     assert_eq!((direct.host.as_str(), direct.port), ("two", 1));
     assert_eq!(settings.job_id.as_deref(), Some("a"));
-    assert!(settings.memory);
+    assert!(settings.memory.is_some());
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn every_setting_has_its_variable() {
     assert_eq!(settings.wait, WaitMode::Park);
     assert_eq!(settings.unexpected_limit, 0);
     assert_eq!(settings.faas_memory_mib, 2048);
-    assert!(settings.memory);
+    assert!(settings.memory.is_some());
     assert_eq!(
         settings.direct,
         Some(DirectSettings {
@@ -322,7 +322,7 @@ fn channels_are_enabled_by_their_sections() {
         (r#"{"backends": {"mine": {"x": 1}}}"#, false, false),
     ] {
         let settings = settings(&parsed(json), &[]);
-        assert_eq!((settings.direct.is_some(), settings.memory), (direct, memory), "{json}");
+        assert_eq!((settings.direct.is_some(), settings.memory.is_some()), (direct, memory), "{json}");
     }
     let mut config = parsed(r#"{"backends": {"Redis": {}}}"#);
     // The environment says where the server is, not whether it is wanted.
@@ -357,8 +357,8 @@ fn wrong_values_name_source_key_expectation_and_finding() {
             "backends.Direct.host: expected text that is not empty, found 5",
         ),
         (
-            r#"{"backends": {"mine": {"enabled": "yes"}}}"#,
-            "backends.mine.enabled: expected true or false, found \"yes\"",
+            r#"{"backends": {"mine": {"enabled": null}}}"#,
+            "backends.mine.enabled: expected true or false, found null",
         ),
         (
             r#"{"backends": {"S3": {"max_timeout": 0}}}"#,
@@ -514,6 +514,29 @@ fn keys_that_are_set_are_checked_at_once() {
     assert_eq!(config.set_faas_memory_mib(0).unwrap_err().kind(), ErrorKind::Config);
     config.set_faas_memory_mib(512).unwrap();
     assert_eq!(settings(&config, &[("FMI_FAAS_MEMORY_MIB", "1")]).faas_memory_mib, 512);
+}
+
+#[test]
+fn a_channel_is_enabled_by_true_alone_and_what_is_neither_true_nor_false_is_warned_of() {
+    for (word, is_enabled) in [
+        ("true", true),
+        (r#""true""#, true),
+        ("false", false),
+        (r#""yes""#, false),
+        (r#""True""#, false),
+        ("1", false),
+    ] {
+        let mut config = Config::new();
+        config.parse(&format!(r#"{{"backends": {{"Memory": {{"enabled": {word}}}}}}}"#)).unwrap();
+        assert_eq!(settings(&config, &[]).memory.is_some(), is_enabled, "{word}");
+        let expected = match word.trim_matches('"') {
+            "true" | "false" => vec![],
+            _ => vec![format!(
+                "the JSON text: backends.Memory.enabled: neither true nor false, but {word}: taken for false"
+            )],
+        };
+        assert_eq!(warnings(&config), expected);
+    }
 }
 
 #[test]
@@ -714,7 +737,7 @@ fn the_configuration_page_is_up_to_date() {
 
 fn described_type(row: &Row) -> String {
     match &row.kind {
-        Kind::Bool => "`true` or `false`".to_owned(),
+        Kind::Bool | Kind::Switch => "`true` or `false`".to_owned(),
         Kind::Text => "text".to_owned(),
         Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
         Kind::Integer { .. } | Kind::Number { .. } => row.kind.expected(),

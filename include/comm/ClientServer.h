@@ -1,0 +1,261 @@
+/*
+ * Channels on which ranks meet at a store.
+ */
+#include "Channel.h"
+
+#ifndef FMI_COMM_CLIENTSERVER_H
+#define FMI_COMM_CLIENTSERVER_H
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+namespace FMI::Comm {
+
+/**
+ * A channel on which ranks meet at a store: derive from it and supply
+ * upload_object(), download_object(), delete_object(), get_object_names(),
+ * get_latency() and get_price().
+ *
+ * All operations are fmi_channel_send() and its kin on a channel of the
+ * library (fmi_channel_create_custom() with FMI_CHANNEL_CLIENT_SERVER), which
+ * calls upload(), download() for messages and download_object() to look
+ * whether a rank has joined, delete_object() and get_object_names(). Names of
+ * objects are flat and unique, of at most 200 bytes: letters, digits, '.', '_',
+ * '-', and the name of the job as it is. Objects are never empty: they hold the
+ * library's header, too.
+ */
+class ClientServer : public Channel {
+public:
+    /** @param params  `timeout`, the pause in ms between two looks for an object, and `max_timeout`. */
+    explicit ClientServer(std::map<std::string, std::string> params)
+        : timeout(milliseconds(params, "timeout", 10)), max_timeout(milliseconds(params, "max_timeout", 60000))
+    {
+    }
+
+    void send(channel_data buf, Utils::peer_num dest) override { over_store("send", [&](auto store) { store.send(buf, dest); }); }
+
+    void recv(channel_data buf, Utils::peer_num src) override { over_store("recv", [&](auto store) { store.recv(buf, src); }); }
+
+    void bcast(channel_data buf, Utils::peer_num root) override { over_store("bcast", [&](auto store) { store.bcast(buf, root); }); }
+
+    void barrier() override { over_store("barrier", [&](auto store) { store.barrier(); }); }
+
+    void gather(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
+    {
+        if (peer_id == root) {
+            recvbuf = blocks(recvbuf, sendbuf.len);
+        }
+        over_store("gather", [&](auto store) { store.gather(sendbuf, recvbuf, root); });
+    }
+
+    void scatter(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
+    {
+        if (peer_id == root) {
+            sendbuf = blocks(sendbuf, recvbuf.len);
+        }
+        over_store("scatter", [&](auto store) { store.scatter(sendbuf, recvbuf, root); });
+    }
+
+    void reduce(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root, raw_function f) override
+    {
+        if (peer_id == root) {
+            require_room(recvbuf, sendbuf.len);
+        }
+        over_store("reduce", [&](auto store) { store.reduce(sendbuf, recvbuf, root, f); });
+    }
+
+    void allreduce(channel_data sendbuf, channel_data recvbuf, raw_function f) override
+    {
+        require_room(recvbuf, sendbuf.len);
+        over_store("allreduce", [&](auto store) { store.allreduce(sendbuf, recvbuf, f); });
+    }
+
+    void scan(channel_data sendbuf, channel_data recvbuf, raw_function f) override
+    {
+        require_room(recvbuf, sendbuf.len);
+        over_store("scan", [&](auto store) { store.scan(sendbuf, recvbuf, f); });
+    }
+
+    /**
+     * Waits for the objects that this rank made to be read, which deletes them,
+     * for max_timeout at most, and not after a failed operation; then deletes
+     * what is left of them.
+     */
+    void finalize() override
+    {
+        try {
+            const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(max_timeout);
+            while (!has_failed && is_any_left() && std::chrono::steady_clock::now() < end) {
+                pause(end);
+            }
+        } catch (...) {
+            /* A store that does not answer may still delete. */
+        }
+        for (const std::string &name : created_objects) {
+            try {
+                delete_object(name);
+            } catch (...) {
+                /* The next one may be deleted. */
+            }
+        }
+        created_objects.clear();
+    }
+
+    /** Stores an object under a name, in place of one that is there. */
+    virtual void upload_object(channel_data buf, std::string name) = 0;
+
+    /**
+     * Fetches an object, up to buf.len bytes of it.
+     *
+     * @return false if it is not there (yet).
+     */
+    virtual bool download_object(channel_data buf, std::string name) = 0;
+
+    /** Deletes an object; one that is not there is no failure. */
+    virtual void delete_object(std::string name) = 0;
+
+    /** The names of all objects. */
+    virtual std::vector<std::string> get_object_names() = 0;
+
+    /** Stores an object, and remembers it for finalize(). */
+    virtual void upload(channel_data buf, std::string name)
+    {
+        created_objects.push_back(name);
+        upload_object(buf, std::move(name));
+    }
+
+    /**
+     * Fetches an object, and waits until it is there.
+     *
+     * @throws Utils::Timeout  when it is not there after max_timeout.
+     */
+    virtual void download(channel_data buf, std::string name)
+    {
+        const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(max_timeout);
+        while (!download_object(buf, name)) {
+            if (std::chrono::steady_clock::now() >= end) {
+                throw Utils::Timeout("FMI: nobody stored the object '" + name + "' within " +
+                                     std::to_string(max_timeout) + " ms");
+            }
+            pause(end);
+        }
+    }
+
+    /** What the library's algorithms cost by get_latency() (fmi_channel_operation_latency()). */
+    double get_operation_latency(Utils::OperationInfo op_info) override { return store().operation_latency(op_info); }
+
+    /** What the library's algorithms cost by get_price() (fmi_channel_operation_price()). */
+    double get_operation_price(Utils::OperationInfo op_info) override { return store().operation_price(op_info); }
+
+protected:
+    /** How often each operation was called. */
+    std::map<std::string, unsigned> num_operations;
+
+    /** The objects that this rank has made and finalize() has not deleted. */
+    std::vector<std::string> created_objects;
+
+    /** The pause between two looks for an object, in ms. */
+    unsigned timeout;
+
+    /** How long an object is waited for, in ms. */
+    unsigned max_timeout;
+
+private:
+    static unsigned milliseconds(const std::map<std::string, std::string> &params, const char *key,
+                                 unsigned fallback)
+    {
+        const auto found = params.find(key);
+        if (found == params.end()) {
+            return fallback;
+        }
+        const std::string &text = found->second;
+        const bool is_number = !text.empty() && text.size() <= 9 &&
+                               text.find_first_not_of("0123456789") == std::string::npos;
+        if (!is_number) {
+            throw std::runtime_error("FMI: " + std::string(key) + ": expected a number of ms below 10^9, found '" +
+                                     text + "'");
+        }
+        return static_cast<unsigned>(std::stoul(text));
+    }
+
+    /** Sleeps until it is time to look again, or `end` has come. */
+    void pause(std::chrono::steady_clock::time_point end) const
+    {
+        const auto next = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::max(timeout, 1U));
+        std::this_thread::sleep_until(std::min(next, end));
+    }
+
+    bool is_any_left()
+    {
+        if (created_objects.empty()) {
+            return false;
+        }
+        std::vector<std::string> names = get_object_names();
+        std::sort(names.begin(), names.end());
+        return std::any_of(created_objects.begin(), created_objects.end(), [&](const std::string &name) {
+            return std::binary_search(names.begin(), names.end(), name);
+        });
+    }
+
+    template <typename Body>
+    void over_store(const char *operation, Body &&body)
+    {
+        ++num_operations[operation];
+        has_failed = true;
+        body(store());
+        has_failed = false;
+    }
+
+    detail::Operations store()
+    {
+        return store_channel.custom(member(), this, [this] {
+            fmi_channel_vtable vtable{};
+            vtable.struct_size = sizeof vtable;
+            vtable.family = FMI_CHANNEL_CLIENT_SERVER;
+            vtable.timeout_ms = max_timeout;
+            vtable.poll_ms = timeout;
+            vtable.upload_object = [](void *user, const char *name, const void *data, std::size_t len) {
+                return on(user, [&](ClientServer &self) { self.upload(detail::readable(data, len), name); });
+            };
+            vtable.download_object = [](void *user, const char *name, void *buf, std::size_t capacity,
+                                        std::int32_t *found) {
+                return on(user, [&](ClientServer &self) {
+                    *found = self.download_object(detail::writable(buf, capacity), name);
+                });
+            };
+            vtable.download = [](void *user, const char *name, void *buf, std::size_t capacity) {
+                return on(user, [&](ClientServer &self) { self.download(detail::writable(buf, capacity), name); });
+            };
+            vtable.delete_object = [](void *user, const char *name) {
+                return on(user, [&](ClientServer &self) { self.delete_object(name); });
+            };
+            vtable.list_objects = [](void *user, std::int32_t (*visit)(void *, const char *), void *context) {
+                return on(user, [&](ClientServer &self) {
+                    for (const std::string &name : self.get_object_names()) {
+                        if (visit(context, name.c_str()) != 0) {
+                            break;
+                        }
+                    }
+                });
+            };
+            vtable.latency = detail::Handle::latency<ClientServer>;
+            vtable.price = detail::Handle::price<ClientServer>;
+            return vtable;
+        });
+    }
+
+    template <typename Body>
+    static std::int32_t on(void *user, Body &&body) noexcept
+    {
+        return detail::Handle::on<ClientServer>(user, body);
+    }
+
+    detail::Handle store_channel;
+    bool has_failed = false;
+};
+
+} // namespace FMI::Comm
+
+#endif /* FMI_COMM_CLIENTSERVER_H */
