@@ -193,19 +193,20 @@ public:
         if (!channel) {
             throw std::runtime_error("FMI: register_channel(\"" + name + "\") without a channel");
         }
+        State &self = at_work();
         auto *const library = dynamic_cast<detail::LibraryChannel *>(channel.get());
         /* A second channel of a kind joins a job of its own. */
-        state->introduce(*channel, library && name == library->kind_name() ? std::string() : name);
+        self.introduce(*channel, library && name == library->kind_name() ? std::string() : name);
         fmi_channel *const as_it_is = library ? library->as_it_is() : nullptr;
         if (as_it_is) {
-            state->add(name, as_it_is);
+            self.add(name, as_it_is);
         } else {
             const std::unique_ptr<fmi_channel, decltype(&fmi_channel_destroy)> custom(
-                detail::Registered::make(channel, state->rank, state->size, detail::c_name(state->job)),
+                detail::Registered::make(channel, self.rank, self.size, detail::c_name(self.job)),
                 &fmi_channel_destroy);
-            state->add(name, custom.get());
+            self.add(name, custom.get());
         }
-        state->channels[std::move(name)] = std::move(channel);
+        self.channels[std::move(name)] = std::move(channel);
     }
 
     /** Has `policy` choose the channels from now on. */
@@ -214,12 +215,12 @@ public:
         if (!policy) {
             throw std::runtime_error("FMI: set_channel_policy() without a policy");
         }
-        state->policy = std::move(policy);
-        state->has_own_policy = false;
+        at_work().policy = std::move(policy);
+        at_work().has_own_policy = false;
     }
 
     /** Says whether the policy shall go by latency or by price. */
-    void hint(Utils::Hint hint) { state->policy->set_hint(hint); }
+    void hint(Utils::Hint hint) { at_work().policy->set_hint(hint); }
 
 private:
     /* It does not move, for policies keep a reference to its channels. */
@@ -329,17 +330,17 @@ private:
         return {buf.data(), len};
     }
 
-    bool is_root(Utils::peer_num root) const { return state->rank == root; }
+    bool is_root(Utils::peer_num root) const { return at_work().rank == root; }
 
     /* The part of the root's buffer that holds a block of every rank. */
     channel_data blocks(channel_data buf, std::size_t block) const
     {
-        if (block > 0 && buf.len / block < state->size) {
+        if (block > 0 && buf.len / block < at_work().size) {
             throw std::runtime_error("FMI: the root's buffer of " + std::to_string(buf.len) +
-                                     " bytes is too small for " + std::to_string(state->size) + " blocks of " +
+                                     " bytes is too small for " + std::to_string(at_work().size) + " blocks of " +
                                      std::to_string(block));
         }
-        return {buf.buf, block * state->size};
+        return {buf.buf, block * at_work().size};
     }
 
     template <typename T, typename Function>
@@ -384,25 +385,34 @@ private:
     /* Has the policy choose the channel of the next operation (fmi_comm_set_channel()), if there is a choice. */
     void choose(Utils::OperationInfo info)
     {
-        if (state->has_own_policy && state->channels.size() < 2) {
+        State &self = at_work();
+        if (self.has_own_policy && self.channels.size() < 2) {
             return;
         }
-        const std::string name = state->policy->get_channel(info);
-        if (name == state->pinned) {
+        const std::string name = self.policy->get_channel(info);
+        if (name == self.pinned) {
             return;
         }
-        if (state->channels.count(name) == 0) {
+        if (self.channels.count(name) == 0) {
             throw std::runtime_error("FMI: the policy chose the channel \"" + name + "\", which is not there");
         }
-        detail::call(state->comm,
-                     [&] { return fmi_comm_set_channel(state->comm, detail::c_name(name).c_str()); });
-        state->pinned = name;
+        detail::call(self.comm, [&] { return fmi_comm_set_channel(self.comm, detail::c_name(name).c_str()); });
+        self.pinned = name;
     }
 
     template <typename Function>
     void run(const Function &function, const raw_function *reduction = nullptr)
     {
-        detail::call(state->comm, [&] { return function(state->comm); }, reduction);
+        fmi_comm *const comm = at_work().comm;
+        detail::call(comm, [&] { return function(comm); }, reduction);
+    }
+
+    State &at_work() const
+    {
+        if (!state) {
+            throw std::runtime_error("FMI: the communicator was moved from");
+        }
+        return *state;
     }
 
     std::unique_ptr<State> state;

@@ -872,6 +872,21 @@ fmi_status fmi_config_each(const fmi_config *config,
                            void *user);
 
 /**
+ * Calls a function for every key that is spelt out, in what was loaded or by
+ * fmi_config_set(), with its value as it stands there: without environment and
+ * defaults. The function may change the configuration: it is shown the values of
+ * before.
+ *
+ * @param config  the configuration.
+ * @param visit   as in fmi_config_each().
+ * @param user    passed to visit.
+ * @return as fmi_config_each().
+ */
+fmi_status fmi_config_each_given(const fmi_config *config,
+                                 int32_t (*visit)(void *user, const char *key, const char *value),
+                                 void *user);
+
+/**
  * Sets the function that says whether a blocked call shall end, when a byte
  * was written to fmi_comm_wakeup_fd(). Without such a function the byte itself
  * ends the call.

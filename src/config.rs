@@ -185,6 +185,20 @@ impl Config {
         self.each_with(Environment::of_process(), visit)
     }
 
+    /// Visits every key that is spelt out, in what was loaded or by
+    /// [`set`](Self::set), with its value as it stands there, sorted: without
+    /// environment and defaults. The first error that `visit` returns ends the visit,
+    /// and is returned.
+    ///
+    /// # Errors
+    ///
+    /// What `visit` returns.
+    pub fn each_given(&self, mut visit: impl FnMut(&str, &str) -> Result<()>) -> Result<()> {
+        let mut given = self.file.entries.clone();
+        given.extend(self.set.entries.clone());
+        given.iter().try_for_each(|(key, entry)| visit(key, entry.literal.text()))
+    }
+
     fn each_with(
         &self,
         environment: Environment<'_>,

@@ -152,6 +152,10 @@ protected:
             const Arguments &...family)
         : Family(family...), params(std::move(own_params)), model_params(std::move(own_model_params))
     {
+        /* Wrong parameters are told here, although the channel is not needed before its first use. */
+        fmi_channel *probe = nullptr;
+        check(make(0, 1, std::string(), &probe));
+        fmi_channel_destroy(probe);
     }
 
     /** The library's channel. */
@@ -162,12 +166,17 @@ protected:
                                        fmi_channel **out) {
             /* A process is one rank of a job once: a second channel needs a job of its own. */
             const std::string name = member.channel.empty() ? job : job + '/' + c_name(member.channel);
-            return fmi_channel_create(Self::kind, json_object(params).c_str(), json_object(model_params).c_str(),
-                                      rank, size, name.c_str(), out);
+            return make(rank, size, name, out);
         });
     }
 
 private:
+    fmi_status make(Utils::peer_num rank, Utils::peer_num size, const std::string &job, fmi_channel **out) const
+    {
+        return fmi_channel_create(Self::kind, json_object(params).c_str(), json_object(model_params).c_str(), rank,
+                                  size, job.c_str(), out);
+    }
+
     bool is_itself() const { return typeid(*this) == typeid(Self); }
 
     std::map<std::string, std::string> params;

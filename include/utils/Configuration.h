@@ -4,10 +4,14 @@
 #ifndef FMI_UTILS_CONFIGURATION_H
 #define FMI_UTILS_CONFIGURATION_H
 
+#include <cstddef>
+#include <locale>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "CApi.h"
@@ -16,9 +20,10 @@
 namespace FMI::Utils {
 
 /**
- * What a configuration says (fmi_config_load(), fmi_config_each()). Values are
- * texts, as they stand in the file without quotes; the environment counts over
- * the file, and keys that are not there have their defaults.
+ * What a configuration says (fmi_config_load(), fmi_config_each(),
+ * fmi_config_each_given()). Values are texts, as they stand in the file without
+ * quotes. Which channels are enabled and what time costs the environment may
+ * say, too; the parameters of channels are those of the file alone.
  */
 class Configuration {
 public:
@@ -44,20 +49,23 @@ public:
         } else if (!config_path.empty()) {
             detail::check(fmi_config_load(created, config_path.c_str()));
         }
-        const auto visit = [](void *user, const char *key, const char *value) {
+        const auto effective = [](void *user, const char *key, const char *value) {
+            return detail::callback([&] { static_cast<Configuration *>(user)->note(key, value); });
+        };
+        const auto given = [](void *user, const char *key, const char *value) {
             return detail::callback([&] { static_cast<Configuration *>(user)->add(key, value); });
         };
-        detail::call(nullptr, [&] { return fmi_config_each(created, visit, this); });
+        detail::call(nullptr, [&] { return fmi_config_each(created, effective, this); });
+        detail::call(nullptr, [&] { return fmi_config_each_given(created, given, this); });
     }
 
     /** The channels that are enabled, and their parameters. */
     std::map<std::string, Parameters> get_active_channels() const
     {
         std::map<std::string, Parameters> active;
-        for (const auto &[name, parameters] : channels) {
-            const auto enabled = parameters.first.find("enabled");
-            if (enabled != parameters.first.end() && enabled->second == "true") {
-                active.emplace(name, parameters);
+        for (const auto &[name, channel] : channels) {
+            if (channel.is_enabled) {
+                active.emplace(name, channel.parameters);
             }
         }
         return active;
@@ -67,28 +75,49 @@ public:
     double get_faas_price() const { return faas_price; }
 
 private:
-    void add(const std::string &key, const std::string &value)
+    struct Channel {
+        bool is_enabled = false;
+        Parameters parameters;
+    };
+
+    /* What counts in the end. */
+    void note(const std::string &key, const std::string &value)
     {
         if (key == "model.FaaS.gib_second_price") {
-            faas_price = std::stod(value);
-            return;
+            /* Numbers have a point whatever the program's locale. */
+            std::istringstream number(value);
+            number.imbue(std::locale::classic());
+            number >> faas_price;
         }
-        /* backends.<channel>.<name> or model.<channel>.<name>; the names of channels have no dots. */
-        const std::size_t dot = key.find('.');
-        const std::size_t next = dot == std::string::npos ? dot : key.find('.', dot + 1);
-        if (next == std::string::npos) {
-            return;
-        }
-        const std::string section = key.substr(0, dot);
-        Parameters &parameters = channels[key.substr(dot + 1, next - dot - 1)];
-        if (section == "backends") {
-            parameters.first[key.substr(next + 1)] = value;
-        } else if (section == "model") {
-            parameters.second[key.substr(next + 1)] = value;
+        const auto [section, channel, name] = split(key);
+        if (section == "backends" && name == "enabled") {
+            channels[channel].is_enabled = value == "true";
         }
     }
 
-    std::map<std::string, Parameters> channels;
+    /* What the file says. */
+    void add(const std::string &key, const std::string &value)
+    {
+        const auto [section, channel, name] = split(key);
+        if (section == "backends") {
+            channels[channel].parameters.first[name] = value;
+        } else if (section == "model") {
+            channels[channel].parameters.second[name] = value;
+        }
+    }
+
+    /* <section>.<channel>.<name>, or three times nothing; the names of channels have no dots. */
+    static std::tuple<std::string, std::string, std::string> split(const std::string &key)
+    {
+        const std::size_t dot = key.find('.');
+        const std::size_t next = dot == std::string::npos ? dot : key.find('.', dot + 1);
+        if (next == std::string::npos) {
+            return {};
+        }
+        return {key.substr(0, dot), key.substr(dot + 1, next - dot - 1), key.substr(next + 1)};
+    }
+
+    std::map<std::string, Channel> channels;
     double faas_price = 0;
 };
 

@@ -39,21 +39,23 @@ inline std::size_t utf8_length(const std::string &text, std::size_t at)
 }
 
 /**
- * A name for the C API. One that is UTF-8 without NUL stays as it is; in any
- * other one the bytes that do not fit, and '%', become '%' and two hexadecimal
- * digits.
+ * A name for the C API, which differs where names differ. One that is UTF-8
+ * without NUL stays as it is. Any other, and those that look like what becomes
+ * of such, get U+FFFD in front, and '%' and two hexadecimal digits in place of
+ * each '%' and each byte that does not fit.
  */
 inline std::string c_name(const std::string &name)
 {
+    const std::string mark = "\xEF\xBF\xBD";
     std::size_t at = 0;
     while (const std::size_t length = utf8_length(name, at)) {
         at += length;
     }
-    if (at >= name.size()) {
+    if (at >= name.size() && name.compare(0, mark.size(), mark) != 0) {
         return name;
     }
     const char *const digits = "0123456789ABCDEF";
-    std::string escaped;
+    std::string escaped = mark;
     for (at = 0; at < name.size();) {
         const std::size_t length = utf8_length(name, at);
         if (length == 0 || name[at] == '%') {

@@ -190,17 +190,45 @@ pub unsafe extern "C" fn fmi_config_each(
         // SAFETY: a live configuration, as the header demands.
         let config = unsafe { handle!(config) }?;
         let visit = function!(visit)?;
-        config.snapshot().each(|key, value| {
-            // A NUL can come from JSON only (as \u0000); C sees the text up to it.
-            let c_text = |text: &str| CString::new(text.split('\0').next().unwrap_or("")).unwrap_or_default();
-            let (key, value) = (c_text(key), c_text(value));
-            // SAFETY: the user's function; both texts outlive it.
-            match unsafe { visit(user, key.as_ptr(), value.as_ptr()) } {
-                0 => Ok(()),
-                code => Err(Error::new(ErrorKind::Callback, format!("the visit function returned {code}"))),
-            }
-        })
+        config.snapshot().each(|key, value| show(visit, user, key, value))
     })
+}
+
+/// Calls a function for every key that is spelt out, in what was loaded or by
+/// fmi_config_set(), with its value as it stands there: without environment and
+/// defaults. The function may change the configuration: it is shown the values of
+/// before.
+///
+/// @param config  the configuration.
+/// @param visit   as in fmi_config_each().
+/// @param user    passed to visit.
+/// @return as fmi_config_each().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fmi_config_each_given(
+    config: *const fmi_config,
+    visit: Option<unsafe extern "C" fn(user: *mut c_void, key: *const c_char, value: *const c_char) -> i32>,
+    user: *mut c_void,
+) -> fmi_status {
+    guarded(|| {
+        // SAFETY: a live configuration, as the header demands.
+        let config = unsafe { handle!(config) }?;
+        let visit = function!(visit)?;
+        config.snapshot().each_given(|key, value| show(visit, user, key, value))
+    })
+}
+
+/// A function that is shown keys and values.
+type Visit = unsafe extern "C" fn(user: *mut c_void, key: *const c_char, value: *const c_char) -> i32;
+
+fn show(visit: Visit, user: *mut c_void, key: &str, value: &str) -> Result<()> {
+    // A NUL can come from JSON only (as \u0000); C sees the text up to it.
+    let c_text = |text: &str| CString::new(text.split('\0').next().unwrap_or("")).unwrap_or_default();
+    let (key, value) = (c_text(key), c_text(value));
+    // SAFETY: the user's function; both texts outlive it.
+    match unsafe { visit(user, key.as_ptr(), value.as_ptr()) } {
+        0 => Ok(()),
+        code => Err(Error::new(ErrorKind::Callback, format!("the visit function returned {code}"))),
+    }
 }
 
 /// Sets the function that says whether a blocked call shall end, when a byte

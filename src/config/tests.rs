@@ -540,6 +540,35 @@ fn a_channel_is_enabled_by_true_alone_and_what_is_neither_true_nor_false_is_warn
 }
 
 #[test]
+fn what_is_spelt_out_is_shown_as_it_stands() {
+    let mut config = Config::new();
+    config
+        .parse(
+            r#"{"backends": {"Direct": {"port": "10000", "host": "a"}, "mine": {"depth": 3.0, "on": true}}}"#,
+        )
+        .unwrap();
+    config.set("backends.Direct.host", "b").unwrap();
+    let mut given = Vec::new();
+    config
+        .each_given(|key, value| {
+            given.push(format!("{key} {value}"));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(
+        given,
+        [
+            "backends.Direct.host b",
+            "backends.Direct.port 10000",
+            "backends.mine.depth 3.0",
+            "backends.mine.on true"
+        ]
+    );
+    let enough = config.each_given(|_, _| Err(Error::new(ErrorKind::Callback, "enough")));
+    assert_eq!(enough.unwrap_err().kind(), ErrorKind::Callback);
+}
+
+#[test]
 fn unknown_keys_of_known_sections_are_warned_of() {
     let mut config = parsed(
         r#"{"wiat": "spin", "backends": {"Direct": {"hots": "x"}, "mine": {"any": [1]}, "redis": {}},
