@@ -1,0 +1,54 @@
+#!/bin/sh
+# find_package() in both spellings, by every generator, and what it refuses.
+. "$(dirname "$0")/support.sh"
+
+rm -rf "$work"
+mkdir -p "$work"
+
+for spelling in FMI fmi; do
+    for shared in ON OFF; do
+        build="$work/$spelling-$shared"
+        configure "$here" "$build" -DCMAKE_PREFIX_PATH="$tree" -DFMI_SPELLING=$spelling \
+            -DBUILD_SHARED_LIBS=$shared -DCMAKE_C_FLAGS="$warnings"
+        build "$build"
+        runs_all "$build" $shared
+    done
+done
+
+if command -v ninja >/dev/null; then
+    configure "$here" "$work/ninja" -GNinja -DCMAKE_PREFIX_PATH="$tree"
+    build "$work/ninja"
+    runs_all "$work/ninja" OFF
+    # Of CMake 3.17.
+    if "$CMAKE" --help | grep -q 'Ninja Multi-Config'; then
+        configure "$here" "$work/multi" -G'Ninja Multi-Config' -DCMAKE_PREFIX_PATH="$tree"
+        for config in Debug Release; do
+            build "$work/multi" --config $config
+            runs_all "$work/multi" OFF $config
+        done
+    fi
+fi
+
+# asks ARGUMENTS...: a project that says find_package(ARGUMENTS) and no more.
+asks() {
+    mkdir -p "$work/asks"
+    printf 'cmake_minimum_required(VERSION 3.16)\nproject(asks LANGUAGES %s)\nfind_package(%s)\n' \
+        "${languages:-C}" "$*" >"$work/asks/CMakeLists.txt"
+    rm -rf "$work/asks/build"
+    "$CMAKE" -S "$work/asks" -B "$work/asks/build" -DCMAKE_PREFIX_PATH="$tree"
+}
+
+for languages in C CXX "C CXX" NONE; do
+    quietly asks FMI REQUIRED
+done
+languages=NONE
+for version in 0.1 0.1.0; do
+    quietly asks fmi $version REQUIRED
+done
+# Another minor version is another ABI while the major one is 0.
+for version in 0.0 0.2 1 1.0 0.1.999; do
+    refused 'compatible with requested version' asks fmi $version REQUIRED
+done
+quietly asks FMI REQUIRED COMPONENTS shared static
+quietly asks FMI REQUIRED OPTIONAL_COMPONENTS fortran
+refused 'fortran' asks FMI REQUIRED COMPONENTS static fortran
