@@ -1,0 +1,71 @@
+#!/bin/sh
+# CMake runs cargo: the whole build of a project that contains FMI, twice, after a change, after a clean,
+# by make and by Ninja. What cargo has made is kept from run to run, for its dependencies take time.
+. "$(dirname "$0")/support.sh"
+
+project="$work/a project"
+kept="$work/kept cargo"
+rm -rf "$project" "$work"/build-*
+mkdir -p "$project/original/path_to_repo" "$kept"
+cp "$here/program.cpp" "$project"
+cp "$here/original/CMakeLists.txt" "$project/original"
+fmi="$project/original/path_to_repo/FMI"
+copy_source "$fmi"
+files "$project" >"$work/before"
+touch "$work/mark"
+
+# configure_with_cargo BUILD ARGUMENT...: unoptimized, and without the heavy parts.
+configure_with_cargo() {
+    mkdir -p "$1/path_to_repo/FMI"
+    ln -sfn "$kept" "$1/path_to_repo/FMI/cargo"
+    build=$1
+    shift
+    configure "$project/original" "$build" -DFMI_CARGO_PROFILE=dev -DFMI_FEATURES=capi "$@"
+}
+
+# relinked PROGRAM: since the mark was set.
+relinked() { [ -n "$(find "$1" -newer "$work/mark")" ]; }
+
+for generator in "Unix Makefiles" Ninja; do
+    if [ "$generator" = Ninja ] && ! command -v ninja >/dev/null; then
+        continue
+    fi
+    build="$work/build-$generator"
+    program="$build/original"
+    shared="$build/path_to_repo/FMI/lib/libfmi.so.$(sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' "$fmi/Cargo.toml" | head -n 1)"
+    configure_with_cargo "$build" -G "$generator"
+    build "$build"
+    runs_static "$program"
+    [ -e "$shared" ] || fail "$generator: there is no link by SONAME"
+
+    sleep 0.1
+    touch "$work/mark"
+    build "$build"
+    if relinked "$program"; then
+        fail "$generator: a second build was not idle"
+    fi
+    touch "$fmi/src/lib.rs"
+    build "$build"
+    relinked "$program" || fail "$generator: a change of the sources did not come through"
+    runs_static "$program"
+
+    rm "$shared"
+    build "$build"
+    [ -e "$shared" ] || fail "$generator: the link by SONAME is not made again"
+    build "$build" --target clean
+    build "$build"
+    runs_static "$program"
+    [ -e "$shared" ] || fail "$generator: the link by SONAME is not made again after a clean"
+done
+files "$project" | diff "$work/before" - || fail "the source tree was written to"
+# FMI_FEATURES reached cargo.
+if find "$kept" -name 'libclap*' | grep -q .; then
+    fail "FMI_FEATURES=capi built the command line too"
+fi
+
+# What is wrong is said.
+refused 'needs cargo to build' "$CMAKE" -S "$FMI_SOURCE_DIR" -B "$work/build-without-cargo" -DFMI_CARGO=
+configure_with_cargo "$work/build-unknown" -DFMI_FEATURES=telepathy
+refused 'telepathy' "$CMAKE" --build "$work/build-unknown"
+configure_with_cargo "$work/build-cross" -DFMI_CARGO_TARGET=no-such-target
+refused 'no-such-target' "$CMAKE" --build "$work/build-cross"
