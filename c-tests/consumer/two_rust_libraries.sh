@@ -1,0 +1,26 @@
+#!/bin/sh
+# FMI and another static library written in Rust in one program, in either order; and beside the shared one.
+. "$(dirname "$0")/support.sh"
+
+rm -rf "$work"
+mkdir -p "$work"
+PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+command -v rustc >/dev/null || skip "there is no rustc"
+libdir=$(dirname "$(find "$tree" -name libfmi.a)")
+
+for optimized in 0 3; do
+    quietly rustc --edition=2024 --crate-type=staticlib -C opt-level=$optimized "$here/second.rs" -o "$work/libsecond.a"
+    # compile PROGRAM ARGUMENT...
+    compile() {
+        program="$work/$1-$optimized"
+        shift
+        # shellcheck disable=SC2046
+        quietly "$CC" $warnings "$here/two_libraries.c" -o "$program" -I"$tree/include" "$@" $(native_libraries)
+    }
+    compile fmi_first "$libdir/libfmi.a" "$work/libsecond.a"
+    runs_static "$program"
+    compile fmi_last "$work/libsecond.a" "$libdir/libfmi.a"
+    runs_static "$program"
+    compile beside_shared "$work/libsecond.a" -L"$libdir" -lfmi -Wl,-rpath,"$libdir"
+    runs_shared "$program"
+done
