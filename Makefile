@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 build: ## the library and the fmi command, in target/release
 	@scripts/dependencies.sh build
-	cargo build --release --locked --lib --bins
+	@source scripts/common.sh && build_release
 
 demo: ## build everything and run k-means in C on four ranks
 	@time scripts/demo.sh

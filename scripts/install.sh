@@ -17,34 +17,38 @@ elif [ ! -e "$RELEASE/libfmi.so" ]; then
     exit 1
 fi
 
+# fmi_pc: the description that CMake makes of the same file, for lib and include.
+fmi_pc() {
+    sed -e 's|@fmi_pc_prefix@|../..|' -e "s|@fmi_pc_LIBDIR@|\${prefix}/lib|" \
+        -e "s|@fmi_pc_INCLUDEDIR@|\${prefix}/include|" -e "s|@PROJECT_VERSION@|$(version)|" \
+        -e "s|@fmi_pc_native_libs@|$(sed 's/[^ ][^ ]*/-l&/g' cmake/native-static-libs.txt)|" cmake/fmi.pc.in
+}
+
+# without_debug FILE...
+without_debug() {
+    if have strip; then
+        strip --strip-debug "$@"
+    fi
+}
+
 destination=${DESTDIR:-}$prefix
 if have cmake; then
     bounded 120 cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release "-DCMAKE_INSTALL_PREFIX=$prefix" \
-        -DCMAKE_INSTALL_LIBDIR=lib "-DFMI_CARGO_ARTIFACT_DIR=$RELEASE" -DBUILD_TESTING=OFF >/dev/null
-    bounded 300 cmake --build build/cmake >/dev/null
-    bounded 120 cmake --install build/cmake >/dev/null
+        -DCMAKE_INSTALL_LIBDIR=lib "-DFMI_CARGO_ARTIFACT_DIR=$RELEASE" >/dev/null
+    bounded 120 cmake --install build/cmake --strip >/dev/null
 else
-    library=$(soname)
+    library=libfmi.so.$(version)
     mkdir -p "$destination/lib/pkgconfig" "$destination/include/fmi"
     install -m 755 "$RELEASE/libfmi.so" "$destination/lib/$library"
-    ln -sf "$library" "$destination/lib/libfmi.so"
+    ln -sf "$library" "$destination/lib/$(soname)"
+    ln -sf "$(soname)" "$destination/lib/libfmi.so"
     install -m 644 "$RELEASE/libfmi.a" "$destination/lib/libfmi.a"
+    without_debug "$destination/lib/$library" "$destination/lib/libfmi.a"
     cp -R include/. "$destination/include/fmi/"
-    echo '#include "fmi/fmi.h"' >"$destination/include/fmi.h"
-    # Relocatable: everything is found from where the file itself lies.
-    cat >"$destination/lib/pkgconfig/fmi.pc" <<EOF
-prefix=\${pcfiledir}/../..
-libdir=\${prefix}/lib
-includedir=\${prefix}/include
-
-Name: fmi
-Description: FaaS Message Interface: MPI-style message passing for serverless functions
-Version: $(version)
-Libs: -L\${libdir} -lfmi
-Libs.private: $(sed 's/[^ ][^ ]*/-l&/g' cmake/native-static-libs.txt)
-Cflags: -I\${includedir}
-EOF
+    install -m 644 cmake/include/fmi.h "$destination/include/fmi.h"
+    fmi_pc >"$destination/lib/pkgconfig/fmi.pc"
 fi
 mkdir -p "$destination/bin"
 install -m 755 "$RELEASE/fmi" "$destination/bin/fmi"
+without_debug "$destination/bin/fmi"
 echo "FMI $(version) is installed in $destination"

@@ -4,10 +4,10 @@
 
 rm -rf "$work"
 mkdir -p "$work"
-libdir=$(dirname "$(find "$tree" -name libfmi.a)")
+libdir=$(libdir_of "$tree")
 
 # compile ARGUMENT...
-compile() { quietly "$CC" $warnings "$here/program.c" "$@"; }
+compile() { c "$here/program.c" "$@"; }
 
 compile -o "$work/shared" -I"$tree/include" -L"$libdir" -lfmi -Wl,-rpath,"$libdir"
 runs_shared "$work/shared"
@@ -16,7 +16,7 @@ compile -o "$work/static" -I"$tree/include/fmi" "$libdir/libfmi.a" $(native_libr
 runs_static "$work/static"
 # Nothing at all from outside: there is no libgcc_s in static form.
 # shellcheck disable=SC2046
-quietly "$CC" -static -Wno-error "$here/program.c" -o "$work/whole" -I"$tree/include" "$libdir/libfmi.a" \
+c -static "$here/program.c" -o "$work/whole" -I"$tree/include" "$libdir/libfmi.a" \
     $(native_libraries | sed 's/-lgcc_s/-lgcc_eh/')
 runs "$work/whole"
 if readelf -lW "$work/whole" | grep -q INTERP; then

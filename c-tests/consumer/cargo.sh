@@ -3,6 +3,7 @@
 # by make and by Ninja. What cargo has made is kept from run to run, for its dependencies take time.
 . "$(dirname "$0")/support.sh"
 
+export CARGO_PROFILE_DEV_DEBUG=false
 project="$work/a project"
 kept="$work/kept cargo"
 rm -rf "$project" "$work"/build-*
@@ -32,7 +33,7 @@ for generator in "Unix Makefiles" Ninja; do
     fi
     build="$work/build-$generator"
     program="$build/original"
-    shared="$build/path_to_repo/FMI/lib/libfmi.so.$(sed -n 's/^version = "\([0-9]*\.[0-9]*\)\..*/\1/p' "$fmi/Cargo.toml" | head -n 1)"
+    shared="$build/path_to_repo/FMI/lib/$soname"
     configure_with_cargo "$build" -G "$generator"
     build "$build"
     runs_static "$program"

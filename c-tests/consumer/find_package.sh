@@ -42,12 +42,12 @@ for languages in C CXX "C CXX" NONE; do
     quietly asks FMI REQUIRED
 done
 languages=NONE
-for version in 0.1 0.1.0; do
-    quietly asks fmi $version REQUIRED
+for wanted in "${version%.*}" "$version"; do
+    quietly asks fmi "$wanted" REQUIRED
 done
 # Another minor version is another ABI while the major one is 0.
-for version in 0.0 0.2 1 1.0 0.1.999; do
-    refused 'compatible with requested version' asks fmi $version REQUIRED
+for wanted in 0.0 0.99 1 1.0 "${version%.*}.999"; do
+    refused 'compatible with requested version' asks fmi "$wanted" REQUIRED
 done
 quietly asks FMI REQUIRED COMPONENTS shared static
 quietly asks FMI REQUIRED OPTIONAL_COMPONENTS fortran

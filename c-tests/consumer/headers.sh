@@ -63,6 +63,7 @@ for form in alone twice; do
     done
 done
 
+# shellcheck disable=SC2016
 # As many at once as there are processors; what fails is shown, and fails all.
 xargs -d '\n' -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c 'eval "$1" || { echo "failed: $1"; exit 1; }' sh '{}' \
     <"$work/commands" >"$work/log" 2>&1 || {
@@ -75,6 +76,6 @@ for part in first second; do
     source_of $part.cpp "$all_in_one" "int $part();" "int $part() { return static_cast<int>(fmi_version_number()); }"
 done
 source_of main.cpp "int first();" "int second();" "int main() { return first() != second(); }"
-quietly "$CXX" -std=c++17 $warnings -Wno-missing-declarations -I"$include" "$work/src/first.cpp" "$work/src/second.cpp" \
+cxx -I"$include" "$work/src/first.cpp" "$work/src/second.cpp" \
     "$work/src/main.cpp" -o "$work/program" -L"$FMI_ARTIFACT_DIR" -lfmi
 LD_LIBRARY_PATH="$FMI_ARTIFACT_DIR" quietly "$work/program"

@@ -15,12 +15,11 @@ installed() {
 
 rm -rf "$work" "$tree"
 mkdir -p "$work"
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$FMI_SOURCE_DIR/Cargo.toml" | head -n 1)
-soname="libfmi.so.$(echo "$version" | cut -d. -f1,2)"
 
 quietly "$CMAKE" --install "$FMI_BUILD_DIR" --prefix "$work/first"
 mv "$work/first" "$tree"
-libdir=$(cd "$tree" && dirname "$(find . -name libfmi.a | sed 's|^\./||')")
+libdir=$(libdir_of "$tree")
+libdir=${libdir#"$tree"/}
 installed "$tree" "$libdir" include
 [ "$(files "$tree" | grep -c -v '^include/')" -eq 7 ] || fail "more than the libraries and their description"
 if grep -rl "$work/first" "$tree/$libdir/cmake" "$tree/$libdir/pkgconfig"; then
@@ -41,8 +40,18 @@ for libdir in lib lib64 lib/x86_64-linux-gnu; do
         fail "fmi.pc in $libdir does not find the libraries"
 done
 
+# A directory of links to what is built elsewhere.
+mkdir -p "$work/links"
+ln -s "$FMI_ARTIFACT_DIR/libfmi.so" "$FMI_ARTIFACT_DIR/libfmi.a" "$work/links"
+configure "$FMI_SOURCE_DIR" "$work/build" -DFMI_CARGO_ARTIFACT_DIR="$work/links" -DCMAKE_INSTALL_LIBDIR=lib
+quietly "$CMAKE" --install "$work/build" --prefix "$work/from-links"
+if [ -h "$work/from-links/lib/libfmi.a" ] || [ -h "$work/from-links/lib/libfmi.so.$version" ]; then
+    fail "a link is installed, not the library"
+fi
+
 # Absolute directories stay as they are.
-configure "$FMI_SOURCE_DIR" "$work/build" -DCMAKE_INSTALL_PREFIX="$work/absolute" \
+configure "$FMI_SOURCE_DIR" "$work/build" -DFMI_CARGO_ARTIFACT_DIR="$FMI_ARTIFACT_DIR" \
+    -DCMAKE_INSTALL_PREFIX="$work/absolute" \
     -DCMAKE_INSTALL_LIBDIR="$work/absolute/libraries" -DCMAKE_INSTALL_INCLUDEDIR="$work/elsewhere/headers"
 quietly "$CMAKE" --install "$work/build"
 installed "$work/absolute" libraries ../elsewhere/headers
@@ -55,8 +64,8 @@ export PKG_CONFIG_PATH="$work/absolute/libraries/pkgconfig"
 
 # Stripped as CMake strips: no debug information, and it still links both ways.
 quietly "$CMAKE" --install "$FMI_BUILD_DIR" --prefix "$work/stripped" --strip
-for library in $(find "$work/stripped" -type f -name 'libfmi.*'); do
-    if readelf -SW "$library" 2>/dev/null | grep -q '\.debug_info'; then
+for library in libfmi.a libfmi.so; do
+    if readelf -SW "$(libdir_of "$work/stripped")/$library" | grep -q '\.debug_info'; then
         fail "$library has debug information"
     fi
 done

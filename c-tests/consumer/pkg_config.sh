@@ -4,23 +4,22 @@
 
 rm -rf "$work"
 mkdir -p "$work"
-libdir=$(dirname "$(find "$tree" -name libfmi.a)")
+libdir=$(libdir_of "$tree")
 export PKG_CONFIG_PATH="$libdir/pkgconfig"
 
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$FMI_SOURCE_DIR/Cargo.toml" | head -n 1)
 [ "$(pkg-config --modversion fmi)" = "$version" ] || fail "pkg-config says $(pkg-config --modversion fmi)"
 
 # pkg-config escapes what it prints for a shell.
-eval "$CC" $warnings "'$here/program.c'" -o "'$work/shared'" "$(pkg-config --cflags --libs fmi)"
+eval c "'$here/program.c'" -o "'$work/shared'" "$(pkg-config --cflags --libs fmi)"
 export LD_LIBRARY_PATH="$libdir"
 runs_shared "$work/shared"
 unset LD_LIBRARY_PATH
 
-eval "$CC" $warnings "'$here/program.c'" -o "'$work/static'" "$(pkg-config --cflags fmi)" \
+eval c "'$here/program.c'" -o "'$work/static'" "$(pkg-config --cflags fmi)" \
     -Wl,-Bstatic "$(pkg-config --libs fmi)" -Wl,-Bdynamic \
     "$(pkg-config --static --libs-only-l fmi | sed 's/-lfmi//')"
 runs_static "$work/static"
 
-eval "$CXX" -std=c++17 $warnings "'$here/program.cpp'" -o "'$work/cxx'" "$(pkg-config --cflags --libs fmi)" \
+eval cxx "'$here/program.cpp'" -o "'$work/cxx'" "$(pkg-config --cflags --libs fmi)" \
     -Wl,-rpath,"'$libdir'"
 runs_shared "$work/cxx"

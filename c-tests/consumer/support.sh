@@ -7,12 +7,14 @@
 #   FMI_ARTIFACT_DIR   libfmi.so and libfmi.a, as cargo left them there
 #   FMI_LAUNCHER       the fmi command, or empty
 #   FMI_CONSUMERS      a directory to work in
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 set -eu
 
 name=$(basename "$0" .sh)
 here=$(cd "$(dirname "$0")" && pwd)
 work="$FMI_CONSUMERS/$name"
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$FMI_SOURCE_DIR/Cargo.toml" | head -n 1)
+soname="libfmi.so.$(echo "$version" | cut -d. -f1,2)"
 # Where install.sh has moved what it had installed: the others use it.
 tree="$FMI_CONSUMERS/moved here"
 warnings="-Wall -Wextra -Wpedantic -Werror"
@@ -86,6 +88,15 @@ runs_all() {
         runs_static "$1/${3:-.}/by_choice"
     fi
 }
+
+# What these compile has no warnings.
+# shellcheck disable=SC2086
+c() { quietly "$CC" -std=c11 $warnings "$@"; }
+# shellcheck disable=SC2086
+cxx() { quietly "$CXX" -std=c++17 $warnings "$@"; }
+
+# libdir_of PREFIX
+libdir_of() { dirname "$(find "$1" -name libfmi.a)"; }
 
 # The linker arguments for libfmi.a, as shipped.
 native_libraries() { sed 's/[^ ][^ ]*/-l&/g' "$FMI_SOURCE_DIR/cmake/native-static-libs.txt"; }

@@ -6,7 +6,7 @@ rm -rf "$work"
 mkdir -p "$work"
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 command -v rustc >/dev/null || skip "there is no rustc"
-libdir=$(dirname "$(find "$tree" -name libfmi.a)")
+libdir=$(libdir_of "$tree")
 
 for optimized in 0 3; do
     quietly rustc --edition=2024 --crate-type=staticlib -C opt-level=$optimized "$here/second.rs" -o "$work/libsecond.a"
@@ -15,7 +15,7 @@ for optimized in 0 3; do
         program="$work/$1-$optimized"
         shift
         # shellcheck disable=SC2046
-        quietly "$CC" $warnings "$here/two_libraries.c" -o "$program" -I"$tree/include" "$@" $(native_libraries)
+        c "$here/two_libraries.c" -o "$program" -I"$tree/include" "$@" $(native_libraries)
     }
     compile fmi_first "$libdir/libfmi.a" "$work/libsecond.a"
     runs_static "$program"
