@@ -23,10 +23,9 @@ suite() {
 # The release build first: the launcher, C and example tests run what it makes.
 suite 1200 "build and install" scripts/install.sh build/install
 suite 1200 "Rust, with debug assertions" cargo test --locked --no-fail-fast
-# The full grid of the conformance suite is for optimized code.
-if [ -e tests/conformance.rs ]; then
-    suite 1200 "conformance, release" cargo test --locked --no-fail-fast --release --test conformance
-fi
+# The full grid of the conformance suite is for optimized code; what is shipped is checked as it is.
+suite 1200 "conformance and library, release" \
+    cargo test --locked --no-fail-fast --release --test conformance --test library
 suite 900 "C" c-tests/run.sh build/c-tests "$RELEASE"
 suite 600 "examples" scripts/test-examples.sh
 

@@ -11,15 +11,23 @@ use std::process::Command;
 /// Amazon Linux 2023 has this glibc; AWS Lambda's runtimes stand on it.
 const NEWEST_GLIBC: (u32, u32) = (2, 34);
 
+/// What libfmi.a shows to the linker besides the functions of the header and mangled names: a program, or
+/// another library in it, that defines one of these clashes. docs/linking.md has the list too.
+const FOREIGN_NAMES: [&str; 1] = ["rust_eh_personality"];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The shared library that cargo made for this very test run.
-fn shared_library() -> PathBuf {
-    let library = env::current_exe().expect("the test's path").with_file_name("libfmi.so");
+/// The library of this name that cargo made for this very test run.
+fn built(name: &str) -> PathBuf {
+    let library = env::current_exe().expect("the test's path").with_file_name(name);
     assert!(library.exists(), "{} is missing", library.display());
     library
+}
+
+fn shared_library() -> PathBuf {
+    built("libfmi.so")
 }
 
 /// What a program prints; it must succeed.
@@ -48,6 +56,36 @@ fn exactly_the_functions_of_the_header_are_exported() {
         .collect();
     assert!(declared.contains("fmi_allreduce"));
     assert_eq!(exported, declared);
+}
+
+/// In a static library nothing can be hidden; names of dependencies in C, or meant for C, stay.
+#[test]
+fn the_foreign_names_of_the_static_library_are_known() {
+    // nm passes over the objects that hold bitcode too.
+    let symbols = output(Command::new("readelf").arg("-sW").arg(built("libfmi.a")));
+    let mut foreign = BTreeSet::new();
+    let mut functions = 0;
+    for symbol in symbols.lines() {
+        let fields: Vec<_> = symbol.split_whitespace().collect();
+        let [_, _, _, _, "GLOBAL", visibility, section, name] = fields[..] else { continue };
+        let mangled = name.starts_with("_R") || name.starts_with("_ZN");
+        // The compiler's own: those of libgcc for C, and constants with a hash for Rust.
+        let compiler = visibility == "HIDDEN" && (name.starts_with("__") || name.starts_with("anon."));
+        if section == "UND" || mangled || compiler {
+            continue;
+        }
+        if name.starts_with("fmi_") {
+            functions += 1;
+        } else {
+            foreign.insert(name);
+        }
+    }
+    assert!(functions > 30, "only {functions} functions of ours");
+    assert_eq!(foreign, BTreeSet::from(FOREIGN_NAMES));
+    let page = fs::read_to_string(root().join("docs/linking.md")).expect("docs/linking.md");
+    for name in FOREIGN_NAMES {
+        assert!(page.contains(&format!("`{name}`")), "docs/linking.md does not name {name}");
+    }
 }
 
 #[test]
