@@ -66,6 +66,36 @@ hello_greets() {
         done
 }
 
+cxx_builds() {
+    bounded 120 cmake -S examples/cxx -B "$out/cxx" "-DFMI_CARGO_ARTIFACT_DIR=$RELEASE" -DCMAKE_CXX_FLAGS=-Werror &&
+        bounded 300 cmake --build "$out/cxx"
+}
+
+# getting_started_on RANKS [CONFIG]: every line of every rank.
+getting_started_on() {
+    local ranks=$1 sum=0 rank
+    run "$ranks" "$out/cxx/getting_started" "${@:2}" >"$out/started" &&
+        grep -q "the token has seen $ranks of $ranks ranks" "$out/started" || return 1
+    for ((rank = 0; rank < ranks; rank++)); do
+        sum=$((sum + rank + 1))
+        grep -q "rank $rank has the weight 2.5" "$out/started" &&
+            grep -q "up to rank $rank the numbers add up to $sum\$" "$out/started" || return 1
+    done
+    grep -q "the last number is $ranks, all add up to $sum\$" "$out/started"
+}
+
+getting_started_says_who_is_missing() {
+    FMI_RANK=0 FMI_SIZE=2 FMI_TIMEOUT_MS=500 fails bounded 30 "$out/cxx/getting_started" >"$out/started" 2>&1 &&
+        grep -q '^getting_started: .*rendezvous' "$out/started"
+}
+
+# The program itself compares with its serial run; the samples are the same everywhere.
+regression_on() {
+    run "$1" "$out/cxx/logistic_regression" >"$out/regression" &&
+        grep -q 'accuracy: 0.9770 (9777 of 10007), as of the serial run' "$out/regression" &&
+        grep -qE 'communication: [0-9.]+ ms in 100 allreduces' "$out/regression"
+}
+
 readme_shows_hello() {
     diff <(awk '/^```/ { inside = $0 == "```c"; next } inside' README.md) <(sed -n '/^#include/,$p' examples/c/hello.c)
 }
@@ -87,6 +117,17 @@ done
 check "kmeans reports the time of every rank" kmeans_reports_every_rank
 check "kmeans without its file fails and names it" kmeans_names_the_file
 check "kmeans without points for its clusters fails" fails run 2 "$out/hand/kmeans" examples/data/digits.csv 2000
+if have cmake && have c++; then
+    check "C++ examples build by the original's three lines" cxx_builds
+    for ranks in 1 4; do
+        check "getting_started on $ranks ranks" getting_started_on "$ranks"
+        check "logistic_regression on $ranks ranks: as its serial run" regression_on "$ranks"
+    done
+    check "getting_started with an fmi.json" getting_started_on 2 examples/cxx/fmi.json
+    check "getting_started without a server says so" getting_started_says_who_is_missing
+else
+    skip "C++ examples" "cmake or c++ is not installed"
+fi
 
 echo "examples: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
