@@ -120,8 +120,8 @@ check "kmeans without points for its clusters fails" fails run 2 "$out/hand/kmea
 if have cmake && have c++; then
     check "C++ examples build by the original's three lines" cxx_builds
     for ranks in 1 4; do
-        check "getting_started on $ranks ranks" getting_started_on "$ranks"
-        check "logistic_regression on $ranks ranks: as its serial run" regression_on "$ranks"
+        check "getting_started on $ranks rank(s)" getting_started_on "$ranks"
+        check "logistic_regression on $ranks rank(s): as its serial run" regression_on "$ranks"
     done
     check "getting_started with an fmi.json" getting_started_on 2 examples/cxx/fmi.json
     check "getting_started without a server says so" getting_started_says_who_is_missing
