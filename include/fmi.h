@@ -1568,7 +1568,8 @@ fmi_status fmi_channel_create_custom(const fmi_channel_vtable *vtable,
 int32_t fmi_reduction_flags(const fmi_reduction *reduction);
 
 /**
- * Combines two operands of a whole channel's reduction: inout = inout . in.
+ * Combines two operands of a whole channel's reduction: inout = inout . in. May be
+ * called from a reduction function, too, by which the channel has another do the work.
  *
  * @param reduction  what the channel's function was given.
  * @param inout      the left operand (of the lower ranks), to be replaced by the result. Any alignment.
@@ -1577,7 +1578,7 @@ int32_t fmi_reduction_flags(const fmi_reduction *reduction);
  * @param len        the length of each in bytes: that of the channel's function, or a part of it where
  *                   the reduction is element-wise.
  * @return FMI_OK; FMI_ERR_CALLBACK where the user's function failed; FMI_ERR_ARG for a length that
- *         cannot be, and where the operands overlap; FMI_ERR_NULL; FMI_ERR_NOMEM; FMI_ERR_REENTRANT.
+ *         cannot be, and where the operands overlap; FMI_ERR_NULL; FMI_ERR_NOMEM.
  */
 fmi_status fmi_reduction_apply(const fmi_reduction *reduction,
                                void *inout,

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::offset_of;
 use std::time::Duration;
 
-use super::boundary::{Span, guarded, handle, not_in_reduction, out, out_named, query, text};
+use super::boundary::{Span, handle, not_in_reduction, out, out_named, query, text};
 use super::channel::fmi_channel;
 use super::config::Context;
 use super::op::{FMI_OP_ASSOCIATIVE, FMI_OP_COMMUTATIVE, FMI_OP_ELEMENTWISE, fmi_drop_fn};
@@ -286,7 +286,8 @@ pub unsafe extern "C" fn fmi_reduction_flags(reduction: *const fmi_reduction) ->
     if status < 0 { status } else { flags as i32 }
 }
 
-/// Combines two operands of a whole channel's reduction: inout = inout . in.
+/// Combines two operands of a whole channel's reduction: inout = inout . in. May be
+/// called from a reduction function, too, by which the channel has another do the work.
 ///
 /// @param reduction  what the channel's function was given.
 /// @param inout      the left operand (of the lower ranks), to be replaced by the result. Any alignment.
@@ -295,7 +296,7 @@ pub unsafe extern "C" fn fmi_reduction_flags(reduction: *const fmi_reduction) ->
 /// @param len        the length of each in bytes: that of the channel's function, or a part of it where
 ///                   the reduction is element-wise.
 /// @return FMI_OK; FMI_ERR_CALLBACK where the user's function failed; FMI_ERR_ARG for a length that
-///         cannot be, and where the operands overlap; FMI_ERR_NULL; FMI_ERR_NOMEM; FMI_ERR_REENTRANT.
+///         cannot be, and where the operands overlap; FMI_ERR_NULL; FMI_ERR_NOMEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmi_reduction_apply(
     reduction: *const fmi_reduction,
@@ -303,7 +304,7 @@ pub unsafe extern "C" fn fmi_reduction_apply(
     r#in: *mut c_void,
     len: usize,
 ) -> fmi_status {
-    guarded(|| {
+    query(|| {
         // SAFETY: what a channel's function was given, and is inside of, as the header demands.
         let reduction = unsafe { handle!(reduction) }?;
         let (inout, input) = (Span::new(inout, len, "inout")?, Span::new(r#in, len, "in")?);
