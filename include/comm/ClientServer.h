@@ -80,14 +80,13 @@ public:
 
     /**
      * Waits for the objects that this rank made to be read, which deletes them,
-     * for max_timeout at most, and not after a failed operation; then deletes
-     * what is left of them.
+     * for max_timeout at most; then deletes what is left of them.
      */
     void finalize() override
     {
         try {
             const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(max_timeout);
-            while (!has_failed && is_any_left() && std::chrono::steady_clock::now() < end) {
+            while (is_any_left() && std::chrono::steady_clock::now() < end) {
                 pause(end);
             }
         } catch (...) {
@@ -203,9 +202,7 @@ private:
     void over_store(const char *operation, Body &&body)
     {
         ++num_operations[operation];
-        has_failed = true;
         body(store());
-        has_failed = false;
     }
 
     detail::Operations store()
@@ -253,7 +250,6 @@ private:
     }
 
     detail::Handle store_channel;
-    bool has_failed = false;
 };
 
 } // namespace FMI::Comm
