@@ -234,25 +234,23 @@ private:
             for (const auto &[name, parameters] : configuration.get_active_channels()) {
                 enabled[name] = built_in(name, parameters);
             }
+            fmi_comm *created = nullptr;
             detail::check(fmi_comm_create(rank, size, config_path.c_str(), detail::c_name(job).c_str(),
-                                          faas_memory, &comm));
+                                          faas_memory, &created));
+            owner.reset(created);
             for (auto &[name, channel] : enabled) {
                 /* One that is not in this build cannot be chosen, and cannot be pinned. */
-                if (fmi_comm_set_channel(comm, name.c_str()) == FMI_OK) {
+                if (fmi_comm_set_channel(comm(), name.c_str()) == FMI_OK) {
                     introduce(*channel, std::string());
                     channels.emplace(name, std::move(channel));
                 }
             }
-            fmi_comm_set_channel(comm, nullptr);
+            fmi_comm_set_channel(comm(), nullptr);
             policy = std::make_shared<Utils::ChannelPolicy>(
                 channels, size, configuration.get_faas_price() * faas_memory / 1024, Utils::cheap);
         }
 
-        /* Leaves the job in order, and finalizes the channels. */
-        ~State() { fmi_comm_destroy(comm); }
-
-        State(const State &) = delete;
-        State &operator=(const State &) = delete;
+        fmi_comm *comm() const { return owner.get(); }
 
         static std::shared_ptr<Comm::Channel> built_in(const std::string &name,
                                                        const Utils::Configuration::Parameters &parameters)
@@ -274,12 +272,11 @@ private:
 
         void add(const std::string &name, fmi_channel *channel)
         {
-            detail::call(comm, [&] {
-                return fmi_comm_register_channel(comm, detail::c_name(name).c_str(), channel);
+            detail::call(comm(), [&] {
+                return fmi_comm_register_channel(comm(), detail::c_name(name).c_str(), channel);
             });
         }
 
-        fmi_comm *comm = nullptr;
         Utils::peer_num rank;
         Utils::peer_num size;
         std::string job;
@@ -287,6 +284,14 @@ private:
         std::shared_ptr<Utils::ChannelPolicy> policy;
         bool has_own_policy = true;
         std::string pinned;
+
+    private:
+        struct Destroy {
+            void operator()(fmi_comm *comm) const { fmi_comm_destroy(comm); }
+        };
+
+        /* The last member, and so the first to go: it leaves the job in order, and finalizes the channels. */
+        std::unique_ptr<fmi_comm, Destroy> owner;
     };
 
     /* How a reduction combines: by a function, or by an operation of the library. */
@@ -396,14 +401,14 @@ private:
         if (self.channels.count(name) == 0) {
             throw std::runtime_error("FMI: the policy chose the channel \"" + name + "\", which is not there");
         }
-        detail::call(self.comm, [&] { return fmi_comm_set_channel(self.comm, detail::c_name(name).c_str()); });
+        detail::call(self.comm(), [&] { return fmi_comm_set_channel(self.comm(), detail::c_name(name).c_str()); });
         self.pinned = name;
     }
 
     template <typename Function>
     void run(const Function &function, const raw_function *reduction = nullptr)
     {
-        fmi_comm *const comm = at_work().comm;
+        fmi_comm *const comm = at_work().comm();
         detail::call(comm, [&] { return function(comm); }, reduction);
     }
 
