@@ -177,7 +177,7 @@ static void vectors(std::vector<A> values)
     CHECK(list.size_in_bytes() == 7 * sizeof(A));
     D filled(values);
     CHECK(filled.get() == values && filled.size_in_bytes() == values.size() * sizeof(A));
-    CHECK(std::memcmp(filled.data(), values.data(), filled.size_in_bytes()) == 0);
+    CHECK(std::equal(values.begin(), values.end(), reinterpret_cast<const A *>(filled.data())));
     D moved(std::vector<A>{values});
     CHECK(moved.get() == values);
     D elements({values[0], values[1]});
