@@ -7,7 +7,7 @@ rm -rf "$work"
 mkdir -p "$work/target/release" "$work/tools"
 # What cargo has made in its directory: there is nothing more to do for it.
 cp "$FMI_ARTIFACT_DIR/libfmi.so" "$FMI_ARTIFACT_DIR/libfmi.a" "$work/target/release"
-cp "${FMI_LAUNCHER:-$(command -v true)}" "$work/target/release/fmi"
+cp "${FMI_LAUNCHER:-/bin/sh}" "$work/target/release/fmi"
 export CARGO_TARGET_DIR="$work/target"
 for tool in sh bash dirname realpath head cut sed mkdir cp ln install timeout strip; do
     ln -s "$(command -v $tool)" "$work/tools/$tool"
