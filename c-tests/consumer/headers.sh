@@ -1,7 +1,7 @@
 #!/bin/sh
-# Every header of include/ alone, twice, before and after <fmi.h>: in the source tree, by "../include/...",
-# and installed, under both of its names; in each C++ that it is for, by each compiler that is here. And all
-# of them in two sources of one program. Headers that are added are found by themselves.
+# Every header of include/: alone, and twice and followed by <fmi.h>. All of them: in either order, after
+# <fmi.h>, by "../include/...", installed under both of their names, in two sources of one program; in every
+# C++ that they are for, by every compiler that is here. Headers that are added are found by themselves.
 . "$(dirname "$0")/support.sh"
 
 rm -rf "$work"
@@ -10,10 +10,11 @@ include="$FMI_SOURCE_DIR/include"
 # For old code, which stands beside include/.
 ln -s "$include" "$work/include"
 headers=$(cd "$include" && find . -name '*.h' | sed 's|^\./||' | sort)
-compilers=$CXX
+others=
 for compiler in g++ clang++; do
-    if command -v $compiler >/dev/null && [ "$(realpath "$(command -v $compiler)")" != "$(realpath "$CXX")" ]; then
-        compilers="$compilers $compiler"
+    if command -v $compiler >/dev/null &&
+        [ "$(realpath "$(command -v $compiler)")" != "$(realpath "$(command -v "$CXX")")" ]; then
+        others="$others $compiler"
     fi
 done
 
@@ -23,34 +24,41 @@ source_of() {
     shift
     printf '%s\n' "$@" >"$file"
 }
-# One command a line.
+# includes FORMAT: of all headers, in order.
+# shellcheck disable=SC2059,SC2086
+includes() { printf "$1\n" $headers; }
+
+# One command a line. check COMPILER STANDARD INCLUDE_DIRECTORY SOURCE
 : >"$work/commands"
-# check COMPILER STANDARD INCLUDE_DIRECTORY SOURCE
 check() { printf '%s -std=%s %s -fsyntax-only -I"%s" "%s"\n' "$1" "$2" "$warnings" "$3" "$work/src/$4" >>"$work/commands"; }
 
-all_in_one=
+# One compile takes a second where a header brings the standard library: each header has but these.
 for header in $headers; do
     id=$(echo "$header" | tr '/.' '__')
     source_of "$id-alone.cpp" "#include <$header>"
     source_of "$id-twice.cpp" "#include <$header>" "#include <$header>" "#include <fmi.h>"
-    source_of "$id-after.cpp" "#include <fmi.h>" "#include <$header>"
-    source_of "$id-relative.cpp" "#include \"../include/$header\"" "#include \"../include/fmi.h\""
-    source_of "$id-installed.cpp" "#include <fmi/$header>" "#include <fmi.h>" "#include <fmi/fmi.h>"
-    for standard in c++17 c++20; do
-        for compiler in $compilers; do
-            check "$compiler" $standard "$include" "$id-alone.cpp"
-        done
+    check "$CXX" c++17 "$include" "$id-alone.cpp"
+    for compiler in $others; do
+        check "$compiler" c++20 "$include" "$id-alone.cpp"
     done
-    for compiler in $compilers; do
-        check "$compiler" c++17 "$include" "$id-twice.cpp"
-        check "$compiler" c++17 "$include" "$id-after.cpp"
-    done
-    check "$CXX" c++17 "$work" "$id-relative.cpp"
-    check "$CXX" c++17 "$tree/include" "$id-installed.cpp"
-    check "$CXX" c++17 "$tree/include/fmi" "$id-alone.cpp"
-    all_in_one="$all_in_one#include <$header>
-"
+    check "$CXX" c++20 "$include" "$id-twice.cpp"
 done
+
+source_of all.cpp "$(includes '#include <%s>')"
+source_of reversed.cpp "$(includes '#include <%s>' | sort -r)"
+source_of after.cpp "#include <fmi.h>" "$(includes '#include <%s>')"
+for compiler in "$CXX" $others; do
+    for standard in c++17 c++20; do
+        check "$compiler" $standard "$include" all.cpp
+    done
+    check "$compiler" c++17 "$include" reversed.cpp
+    check "$compiler" c++17 "$include" after.cpp
+done
+source_of relative.cpp "$(includes '#include "../include/%s"')"
+check "$CXX" c++17 "$work/src" relative.cpp
+source_of installed.cpp "$(includes '#include <fmi/%s>')" "#include <fmi.h>"
+check "$CXX" c++17 "$tree/include" installed.cpp
+check "$CXX" c++17 "$tree/include/fmi" all.cpp
 
 # fmi.h is for C too, and for every C++.
 for form in alone twice; do
@@ -73,7 +81,8 @@ xargs -d '\n' -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c 'eval "$1" || { echo 
 
 # What is not inline is there twice.
 for part in first second; do
-    source_of $part.cpp "$all_in_one" "int $part();" "int $part() { return static_cast<int>(fmi_version_number()); }"
+    source_of $part.cpp "$(includes '#include <%s>')" "int $part();" \
+        "int $part() { return static_cast<int>(fmi_version_number()); }"
 done
 source_of main.cpp "int first();" "int second();" "int main() { return first() != second(); }"
 cxx -I"$include" "$work/src/first.cpp" "$work/src/second.cpp" \
