@@ -119,6 +119,31 @@ static void visits_see_a_snapshot(void)
     fmi_config_destroy(config);
 }
 
+static int32_t gather(void *user, const char *key, const char *value)
+{
+    char *all = (char *)user;
+    strcat(strcat(strcat(strcat(all, key), "="), value), ";");
+    return strstr(all, "stop") != NULL;
+}
+
+/* What is spelt out, as it stands there. */
+static void given(void)
+{
+    static const char json[] = "{\"backends\":{\"Direct\":{\"port\":12},\"mine\":{\"depth\":\"3\"}}}";
+    fmi_config *config;
+    char all[200] = "";
+    OK(fmi_config_create(&config));
+    OK(fmi_config_each_given(config, gather, all));
+    CHECK(strcmp(all, "") == 0);
+    OK(fmi_config_parse(config, json, strlen(json)));
+    OK(fmi_config_set(config, "backends.Direct.port", "13"));
+    OK(fmi_config_each_given(config, gather, all));
+    CHECK(strcmp(all, "backends.Direct.port=13;backends.mine.depth=3;") == 0);
+    OK(fmi_config_set(config, "a", "stop"));
+    STATUS(FMI_ERR_CALLBACK, fmi_config_each_given(config, gather, all));
+    fmi_config_destroy(config);
+}
+
 static int32_t check(void *user)
 {
     (void)user;
@@ -197,5 +222,6 @@ int main(void)
     visits_see_a_snapshot();
     callbacks_are_dropped_once();
     from_the_environment();
+    given();
     return 0;
 }

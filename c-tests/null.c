@@ -28,6 +28,7 @@ static void without_handle(void)
     NULL_NAMED("config", fmi_config_parse(NULL, "{}", 2));
     NULL_NAMED("config", fmi_config_set(NULL, "timeout", "1"));
     NULL_NAMED("config", fmi_config_each(NULL, visit, NULL));
+    NULL_NAMED("config", fmi_config_each_given(NULL, visit, NULL));
     NULL_NAMED("config", fmi_config_set_interrupt(NULL, NULL, NULL, NULL));
     NULL_NAMED("config", fmi_config_set_log(NULL, FMI_LOG_INFO, NULL, NULL, NULL));
     fmi_config_destroy(NULL);
@@ -70,6 +71,7 @@ static void creation(void)
     NULL_NAMED("key", fmi_config_set(config, NULL, "1"));
     NULL_NAMED("value", fmi_config_set(config, "timeout", NULL));
     NULL_NAMED("visit", fmi_config_each(config, NULL, NULL));
+    NULL_NAMED("visit", fmi_config_each_given(config, NULL, NULL));
     NULL_NAMED("check", fmi_config_set_interrupt(config, NULL, NULL, NULL));
     NULL_NAMED("log", fmi_config_set_log(config, FMI_LOG_INFO, NULL, NULL, NULL));
 
