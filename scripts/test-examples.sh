@@ -84,6 +84,27 @@ getting_started_on() {
     grep -q "the last number is $ranks, all add up to $sum\$" "$out/started"
 }
 
+# Two ranks that are told their numbers; where the server is stands in their fmi.json.
+getting_started_by_its_file() {
+    local server first port='' status=0
+    "$fmi" serve --listen 127.0.0.1:0 >"$out/server" 2>&1 &
+    server=$!
+    for _ in {1..100}; do
+        port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$out/server")
+        [ -z "$port" ] || break
+        sleep 0.05
+    done
+    sed "s/\"10000\"/\"$port\"/" examples/cxx/fmi.json >"$out/fmi.json"
+    FMI_RANK=0 FMI_SIZE=2 bounded 30 "$out/cxx/getting_started" "$out/fmi.json" >"$out/started" 2>&1 &
+    first=$!
+    FMI_RANK=1 FMI_SIZE=2 bounded 30 "$out/cxx/getting_started" "$out/fmi.json" || status=1
+    wait "$first" || status=1
+    kill "$server"
+    wait "$server" || true
+    cat "$out/started" "$out/server"
+    [ "$status" -eq 0 ] && grep -q 'the last number is 2, all add up to 3$' "$out/started"
+}
+
 getting_started_says_who_is_missing() {
     FMI_RANK=0 FMI_SIZE=2 FMI_TIMEOUT_MS=500 fails bounded 30 "$out/cxx/getting_started" >"$out/started" 2>&1 &&
         grep -q '^getting_started: .*rendezvous' "$out/started"
@@ -100,7 +121,15 @@ readme_shows_hello() {
     diff <(awk '/^```/ { inside = $0 == "```c"; next } inside' README.md) <(sed -n '/^#include/,$p' examples/c/hello.c)
 }
 
+# A test of linking builds the project that has them.
+page_shows_the_three_lines() {
+    local lines
+    lines=$(awk '/^```/ { inside = $0 == "```cmake"; next } inside' docs/from-the-original.md)
+    [ "$(grep -cxF "$lines" c-tests/consumer/original/CMakeLists.txt)" -eq 3 ]
+}
+
 check "README shows hello.c" readme_shows_hello
+check "the page about the original shows its three lines" page_shows_the_three_lines
 for how in hand pkg-config cmake; do
     if [ "$how" != hand ] && ! have "$how"; then
         skip "examples built by $how" "$how is not installed"
@@ -124,6 +153,7 @@ if have cmake && have c++; then
         check "logistic_regression on $ranks rank(s): as its serial run" regression_on "$ranks"
     done
     check "getting_started with an fmi.json" getting_started_on 2 examples/cxx/fmi.json
+    check "getting_started by the server that its fmi.json names" getting_started_by_its_file
     check "getting_started without a server says so" getting_started_says_who_is_missing
 else
     skip "C++ examples" "cmake or c++ is not installed"
