@@ -1,9 +1,9 @@
 //! The epoch of a run over a store: all its ranks agree on a number that no other
 //! run has, whatever earlier runs have left in the store.
 //!
-//! Where the run has an identity (`FMI_JOB_ID`), the epoch is made of that. Else rank
-//! 0 leads. Every process draws a random number, and all names hold the numbers of
-//! those that they are for, so that nothing of another process is ever taken:
+//! Rank 0 leads. Every communicator draws a random number, and all names hold the
+//! numbers of those that they are for, so that nothing of another is ever taken, also
+//! where a process uses one name again and again:
 //!
 //! ```text
 //! member r            store                         rank 0
@@ -53,12 +53,8 @@ enum Answer {
 }
 
 impl Epoch {
-    pub(super) fn new(rank: Rank, size: u32, prefix: &str, job: &str, job_id: Option<&str>) -> Self {
-        let stage = match job_id {
-            Some(id) => Stage::Agreed(digest(format!("fmi epoch\0{job}\0{size}\0{id}").as_bytes())),
-            None => Stage::New,
-        };
-        Self { rank, size, prefix: prefix.to_owned(), stage }
+    pub(super) fn new(rank: Rank, size: u32, prefix: &str) -> Self {
+        Self { rank, size, prefix: prefix.to_owned(), stage: Stage::New }
     }
 
     /// The epoch, once all ranks have agreed. A call that was cut off is continued

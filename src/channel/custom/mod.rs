@@ -17,6 +17,8 @@ mod mark;
 mod messages;
 mod object;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -44,10 +44,10 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(rank: Rank, size: u32, job: &str, job_id: Option<&str>) -> Self {
-        let prefix = prefix(job);
+        let prefix = prefix(job, job_id);
         Self {
             rank,
-            epoch: Epoch::new(rank, size, &prefix, job, job_id),
+            epoch: Epoch::new(rank, size, &prefix),
             prefix,
             own: OwnMessages::default(),
             sent: HashMap::new(),
@@ -208,11 +208,17 @@ impl Store {
     }
 }
 
-/// What the names of a job's objects begin with.
-fn prefix(job: &str) -> String {
-    if job.len() <= MAX_JOB {
-        return job.to_owned();
+/// What the names of a job's objects begin with. Runs that have an identity, and so
+/// different ones, do not see each other.
+fn prefix(job: &str, job_id: Option<&str>) -> String {
+    let job = if job.len() <= MAX_JOB {
+        job.to_owned()
+    } else {
+        let kept = &job[..job.floor_char_boundary(MAX_JOB - 17)];
+        format!("{kept}-{:016x}", digest(job.as_bytes()))
+    };
+    match job_id {
+        Some(id) => format!("{job}.{:016x}", digest(id.as_bytes())),
+        None => job,
     }
-    let kept = &job[..job.floor_char_boundary(MAX_JOB - 17)];
-    format!("{kept}-{:016x}", digest(job.as_bytes()))
 }
