@@ -123,7 +123,7 @@ public:
     void gather(Comm::Data<T> &sendbuf, Comm::Data<T> &recvbuf, Utils::peer_num root)
     {
         const channel_data block = bytes_of(sendbuf);
-        const channel_data all = is_root(root) ? blocks(bytes_of(recvbuf), block.len) : channel_data{};
+        const channel_data all = is_root(root) ? blocks(recvbuf, block.len) : channel_data{};
         choose({Utils::gather, block.len});
         run([&](fmi_comm *comm) { return fmi_gather(comm, block.buf, block.len, all.buf, all.len, root); });
     }
@@ -133,7 +133,7 @@ public:
     void scatter(Comm::Data<T> &sendbuf, Comm::Data<T> &recvbuf, Utils::peer_num root)
     {
         const channel_data block = bytes_of(recvbuf);
-        const channel_data all = is_root(root) ? blocks(bytes_of(sendbuf), block.len) : channel_data{};
+        const channel_data all = is_root(root) ? blocks(sendbuf, block.len) : channel_data{};
         choose({Utils::scatter, block.len});
         run([&](fmi_comm *comm) { return fmi_scatter(comm, all.buf, all.len, block.buf, block.len, root); });
     }
@@ -196,8 +196,8 @@ public:
         State &self = at_work();
         auto *const library = dynamic_cast<detail::LibraryChannel *>(channel.get());
         /* A second channel of a kind joins a job of its own. */
-        self.introduce(*channel, library && name == library->kind_name() ? std::string() : name);
-        fmi_channel *const as_it_is = library ? library->as_it_is() : nullptr;
+        self.introduce(*channel, library && name == library->fmi_kind_name() ? std::string() : name);
+        fmi_channel *const as_it_is = library ? library->fmi_as_it_is() : nullptr;
         if (as_it_is) {
             self.add(name, as_it_is);
         } else {
@@ -255,7 +255,7 @@ private:
         static std::shared_ptr<Comm::Channel> built_in(const std::string &name,
                                                        const Utils::Configuration::Parameters &parameters)
         {
-            if (name == detail::Memory::kind) {
+            if (name == detail::Memory::fmi_kind) {
                 return std::make_shared<detail::Memory>(parameters.first, parameters.second);
             }
             return Comm::Channel::get_channel(name, parameters.first, parameters.second);
@@ -267,7 +267,7 @@ private:
             channel.set_peer_id(rank);
             channel.set_num_peers(size);
             channel.set_comm_name(job);
-            channel.registered_name = name;
+            channel.fmi_registered_name = name;
         }
 
         void add(const std::string &name, fmi_channel *channel)
@@ -335,18 +335,14 @@ private:
         return {buf.data(), len};
     }
 
-    bool is_root(Utils::peer_num root) const { return at_work().rank == root; }
-
     /* The part of the root's buffer that holds a block of every rank. */
-    channel_data blocks(channel_data buf, std::size_t block) const
+    template <typename T>
+    channel_data blocks(Comm::Data<T> &buf, std::size_t block) const
     {
-        if (block > 0 && buf.len / block < at_work().size) {
-            throw std::runtime_error("FMI: the root's buffer of " + std::to_string(buf.len) +
-                                     " bytes is too small for " + std::to_string(at_work().size) + " blocks of " +
-                                     std::to_string(block));
-        }
-        return {buf.buf, block * at_work().size};
+        return detail::blocks(bytes_of(buf), block, at_work().size);
     }
+
+    bool is_root(Utils::peer_num root) const { return at_work().rank == root; }
 
     template <typename T, typename Function>
     void combine(Utils::Operation operation, Comm::Data<T> &sendbuf, Comm::Data<T> &recvbuf, bool has_result,

@@ -351,7 +351,8 @@ typedef struct {
     uint32_t flags;
     /**
      * How long an operation may take over the channel, in ms, where neither the
-     * environment nor fmi_comm_set_timeout() says so; 0 = the default (60 s).
+     * environment nor fmi_comm_set_timeout() says so; 0 = the default (60 s),
+     * FMI_TIMEOUT_NEVER = no limit.
      */
     uint32_t timeout_ms;
     /**

@@ -302,6 +302,27 @@ static void choices()
     channels["slow"] = counting(1, 0.7);
     CHECK(cheap.get_channel(send) == "slow");
 
+    // Sender and receiver choose alike, whatever lengths they hold: by 64 KiB.
+    class Line : public Counting {
+    public:
+        Line(double start, double bandwidth) : start(start), bandwidth(bandwidth) {}
+        double get_operation_latency(OperationInfo info) override
+        {
+            return start + static_cast<double>(info.data_size) / bandwidth;
+        }
+
+    private:
+        double start, bandwidth;
+    };
+    Channels lines = {{"long", std::make_shared<Line>(100, 65536)}, {"short", std::make_shared<Line>(1, 655.36)}};
+    ChannelPolicy by_length(lines, 2, 0.1, FMI::Utils::Hint::fast);
+    for (std::size_t size : {0, 8, 65536, 100000000}) {
+        CHECK(by_length.get_channel({FMI::Utils::send, size}) == "long" || size > 0);
+        CHECK(by_length.get_channel({FMI::Utils::send, size}) == by_length.get_channel({FMI::Utils::send, 65536}));
+    }
+    CHECK(by_length.get_channel({FMI::Utils::bcast, 8}) == "short");
+    CHECK(by_length.get_channel({FMI::Utils::bcast, 100000000}) == "long");
+
     alone.set_hint(FMI::Utils::fast);
     CHECK(alone.get_channel(send) == "quick");
     alone.set_hint(FMI::Utils::Hint::cheap);

@@ -146,6 +146,18 @@ static void names(const std::string &config)
     }
 }
 
+// Nor does a channel that joins by itself meet a job whose name looks like that of both.
+static void names_of_channels(const Server &server)
+{
+    on_threads(2, [&server](peer_num rank) {
+        FMI::Communicator comm(rank, 2, empty_config(), "job");
+        comm.register_channel("mine", FMI::Comm::Channel::get_channel("Direct", server.parameters(), {}));
+        FMI::Communicator other(rank, 2, server.config(), "job/mine");
+        check_sum(comm, rank, 2);
+        check_sum(other, rank, 2);
+    });
+}
+
 // One name, by the same processes, at once, with another size each time. A rank that has no part in a job
 // does not start the next one before it ends: that would be two jobs of one name at a time.
 static void reused(const std::string &config)
@@ -222,6 +234,7 @@ int main()
         passed_on(config);
         side_by_side(config);
     }
+    names_of_channels(server);
     reused_by_processes(server.config());
     return 0;
 }

@@ -239,6 +239,10 @@ static void built_in_channels()
 
 int main()
 {
+    if (!std::getenv("FMI_RANK") || !std::getenv("FMI_SIZE")) {
+        std::cerr << "start this program with fmi run" << std::endl;
+        return 1;
+    }
     rank = static_cast<peer_num>(std::atoi(std::getenv("FMI_RANK")));
     size = static_cast<peer_num>(std::atoi(std::getenv("FMI_SIZE")));
     built_in_channels();

@@ -45,6 +45,51 @@ static void messages_go_on(FMI::Communicator &comm, peer_num rank)
     CHECK(got == 1 - static_cast<int>(rank));
 }
 
+// What failed is left behind with the communicator that it failed in, also where the channel, and the names of
+// both, stay the same.
+class Moody : public FMI::Comm::PeerToPeer {
+public:
+    void send_object(channel_data, peer_num) override { respond(); }
+    void recv_object(channel_data, peer_num) override { respond(); }
+    double get_latency(peer_num, peer_num, std::size_t) override { return 1; }
+    double get_price(peer_num, peer_num, std::size_t) override { return 1; }
+
+    bool is_in_the_mood = false;
+
+private:
+    void respond() const
+    {
+        if (!is_in_the_mood) {
+            throw FMI::Utils::Timeout();
+        }
+    }
+};
+
+static void the_channel_of_a_new_communicator()
+{
+    const auto channel = std::make_shared<Moody>();
+    Data<int> one(1);
+    {
+        FMI::Communicator comm(0, 2, empty_config(), "again");
+        comm.register_channel("mine", channel);
+        THROWS(FMI::Utils::Timeout, comm.bcast(one, 0));
+        channel->is_in_the_mood = true;
+        THROWS(FMI::Utils::Timeout, comm.bcast(one, 0));
+    }
+    FMI::Communicator comm(0, 2, empty_config(), "again");
+    comm.register_channel("mine", channel);
+    comm.bcast(one, 0);
+
+    // By itself: it begins anew when it is told again who it is.
+    channel->is_in_the_mood = false;
+    channel_data data{one.data(), one.size_in_bytes()};
+    THROWS(FMI::Utils::Timeout, channel->bcast(data, 0));
+    channel->is_in_the_mood = true;
+    THROWS(FMI::Utils::Timeout, channel->bcast(data, 0));
+    channel->set_comm_name("again");
+    channel->bcast(data, 0);
+}
+
 // The function throws on one rank; the other hears of a failure.
 static void in_a_function(const std::string &config, bool ordered)
 {
@@ -378,6 +423,7 @@ int main()
     of_every_type();
     through_two_communicators();
     in_the_choice();
+    the_channel_of_a_new_communicator();
     a_function_that_uses_fmi();
     return 0;
 }

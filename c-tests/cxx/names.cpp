@@ -203,6 +203,81 @@ static void members()
     (base.*FINALIZE)();
 }
 
+// What a user's file has at its top is what it means inside of a channel, too: the library's own members have
+// names that nobody else has.
+namespace globals {
+
+template <typename... Arguments>
+static int function(Arguments &&...)
+{
+    return 1;
+}
+
+#define GLOBAL(name) \
+    template <typename... Arguments> \
+    static int name(Arguments &&...arguments) \
+    { \
+        return function(arguments...); \
+    }
+GLOBAL(blocks)
+GLOBAL(channel)
+GLOBAL(collectives)
+GLOBAL(copy)
+GLOBAL(handle)
+GLOBAL(is_any_left)
+GLOBAL(kind)
+GLOBAL(kind_name)
+GLOBAL(latency)
+GLOBAL(library)
+GLOBAL(make)
+GLOBAL(member)
+GLOBAL(messages)
+GLOBAL(milliseconds)
+GLOBAL(model)
+GLOBAL(model_params)
+GLOBAL(object)
+GLOBAL(on)
+GLOBAL(over_store)
+GLOBAL(params)
+GLOBAL(pause)
+GLOBAL(price)
+GLOBAL(registered_name)
+GLOBAL(require_room)
+GLOBAL(store)
+GLOBAL(store_channel)
+#undef GLOBAL
+
+#define USES(Class, Base) \
+    class Class : public FMI::Comm::Base { \
+    public: \
+        using FMI::Comm::Base::Base; \
+        static int all() \
+        { \
+            return blocks(1) + channel(1) + collectives() + copy(1, 2, 3) + handle() + is_any_left() + kind(1) \
+                + kind_name() + latency(1) + library() + make(1) + member() + messages(1) + milliseconds(1) + model() \
+                + model_params(1) + object(1) + on(1) + over_store(1) + params(1) + pause(1) + price(1) \
+                + registered_name(1) + require_room(1) + store(1) + store_channel(1); \
+        } \
+    }
+USES(OfChannel, Channel);
+USES(OfPeerToPeer, PeerToPeer);
+USES(OfClientServer, ClientServer);
+USES(OfDirect, Direct);
+USES(OfRedis, Redis);
+USES(OfS3, S3);
+#undef USES
+
+} // namespace globals
+
+static void hidden()
+{
+    using namespace globals;
+    for (const int sum : {OfChannel::all(), OfPeerToPeer::all(), OfClientServer::all(), OfDirect::all(),
+             OfRedis::all(), OfS3::all()}) {
+        CHECK(sum == 26);
+    }
+}
+
 int main()
 {
     watchdog(60);
@@ -210,5 +285,6 @@ int main()
     enumerations();
     aggregates();
     members();
+    hidden();
     return 0;
 }

@@ -16,10 +16,10 @@ public:
     virtual ~LibraryChannel() = default;
 
     /** The channel for a communicator to use as it is; NULL for an object of a class of the user's. */
-    virtual fmi_channel *as_it_is() = 0;
+    virtual fmi_channel *fmi_as_it_is() = 0;
 
     /** What the library calls the channel: "Direct", ... */
-    virtual const char *kind_name() const = 0;
+    virtual const char *fmi_kind_name() const = 0;
 };
 
 /**
@@ -31,7 +31,7 @@ public:
  * is a custom channel like any other of its Family, and only its object
  * functions work by the library's channel.
  *
- * @tparam Self    has a `static constexpr const char *kind`, for fmi_channel_create().
+ * @tparam Self    has a `static constexpr const char *fmi_kind`, for fmi_channel_create().
  * @tparam Family  Comm::PeerToPeer or Comm::ClientServer.
  */
 template <typename Self, typename Family>
@@ -39,149 +39,150 @@ class BuiltIn : public Family, public LibraryChannel {
 public:
     void send(channel_data buf, Utils::peer_num dest) override
     {
-        is_itself() ? library().send(buf, dest) : Family::send(buf, dest);
+        fmi_is_itself() ? fmi_library().send(buf, dest) : Family::send(buf, dest);
     }
 
     void recv(channel_data buf, Utils::peer_num src) override
     {
-        is_itself() ? library().recv(buf, src) : Family::recv(buf, src);
+        fmi_is_itself() ? fmi_library().recv(buf, src) : Family::recv(buf, src);
     }
 
     void bcast(channel_data buf, Utils::peer_num root) override
     {
-        is_itself() ? library().bcast(buf, root) : Family::bcast(buf, root);
+        fmi_is_itself() ? fmi_library().bcast(buf, root) : Family::bcast(buf, root);
     }
 
-    void barrier() override { is_itself() ? library().barrier() : Family::barrier(); }
+    void barrier() override { fmi_is_itself() ? fmi_library().barrier() : Family::barrier(); }
 
     void gather(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
     {
-        if (!is_itself()) {
+        if (!fmi_is_itself()) {
             Family::gather(sendbuf, recvbuf, root);
             return;
         }
         if (this->peer_id == root) {
-            recvbuf = this->blocks(recvbuf, sendbuf.len);
+            recvbuf = blocks(recvbuf, sendbuf.len, this->num_peers);
         }
-        library().gather(sendbuf, recvbuf, root);
+        fmi_library().gather(sendbuf, recvbuf, root);
     }
 
     void scatter(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
     {
-        if (!is_itself()) {
+        if (!fmi_is_itself()) {
             Family::scatter(sendbuf, recvbuf, root);
             return;
         }
         if (this->peer_id == root) {
-            sendbuf = this->blocks(sendbuf, recvbuf.len);
+            sendbuf = blocks(sendbuf, recvbuf.len, this->num_peers);
         }
-        library().scatter(sendbuf, recvbuf, root);
+        fmi_library().scatter(sendbuf, recvbuf, root);
     }
 
     void reduce(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root, raw_function f) override
     {
-        if (!is_itself()) {
+        if (!fmi_is_itself()) {
             Family::reduce(sendbuf, recvbuf, root, std::move(f));
             return;
         }
         if (this->peer_id == root) {
-            this->require_room(recvbuf, sendbuf.len);
+            require_room(recvbuf, sendbuf.len);
         }
-        library().reduce(sendbuf, recvbuf, root, f);
+        fmi_library().reduce(sendbuf, recvbuf, root, f);
     }
 
     void allreduce(channel_data sendbuf, channel_data recvbuf, raw_function f) override
     {
-        if (!is_itself()) {
+        if (!fmi_is_itself()) {
             Family::allreduce(sendbuf, recvbuf, std::move(f));
             return;
         }
-        this->require_room(recvbuf, sendbuf.len);
-        library().allreduce(sendbuf, recvbuf, f);
+        require_room(recvbuf, sendbuf.len);
+        fmi_library().allreduce(sendbuf, recvbuf, f);
     }
 
     void scan(channel_data sendbuf, channel_data recvbuf, raw_function f) override
     {
-        if (!is_itself()) {
+        if (!fmi_is_itself()) {
             Family::scan(sendbuf, recvbuf, std::move(f));
             return;
         }
-        this->require_room(recvbuf, sendbuf.len);
-        library().scan(sendbuf, recvbuf, f);
+        require_room(recvbuf, sendbuf.len);
+        fmi_library().scan(sendbuf, recvbuf, f);
     }
 
     /** Leaves the job in order (fmi_channel_destroy()); an operation after it joins anew. */
     void finalize() override
     {
         Family::finalize();
-        channel.reset();
+        fmi_library_handle.reset();
     }
 
     /** fmi_channel_latency() */
     double get_latency(Utils::peer_num producer, Utils::peer_num consumer, std::size_t bytes) override
     {
-        return library().latency(producer, consumer, bytes);
+        return fmi_library().latency(producer, consumer, bytes);
     }
 
     /** fmi_channel_price() */
     double get_price(Utils::peer_num producer, Utils::peer_num consumer, std::size_t bytes) override
     {
-        return library().price(producer, consumer, bytes);
+        return fmi_library().price(producer, consumer, bytes);
     }
 
     /** fmi_channel_operation_latency() */
     double get_operation_latency(Utils::OperationInfo op_info) override
     {
-        return is_itself() ? library().operation_latency(op_info) : Family::get_operation_latency(op_info);
+        return fmi_is_itself() ? fmi_library().operation_latency(op_info) : Family::get_operation_latency(op_info);
     }
 
     /** fmi_channel_operation_price() */
     double get_operation_price(Utils::OperationInfo op_info) override
     {
-        return is_itself() ? library().operation_price(op_info) : Family::get_operation_price(op_info);
+        return fmi_is_itself() ? fmi_library().operation_price(op_info) : Family::get_operation_price(op_info);
     }
 
-    const char *kind_name() const override { return Self::kind; }
+    const char *fmi_kind_name() const override { return Self::fmi_kind; }
 
-    fmi_channel *as_it_is() override { return is_itself() ? library().handle() : nullptr; }
+    fmi_channel *fmi_as_it_is() override { return fmi_is_itself() ? fmi_library().handle() : nullptr; }
 
 protected:
     /** @param family  what the constructor of Family takes, if anything. */
     template <typename... Arguments>
     BuiltIn(std::map<std::string, std::string> own_params, std::map<std::string, std::string> own_model_params,
             const Arguments &...family)
-        : Family(family...), params(std::move(own_params)), model_params(std::move(own_model_params))
+        : Family(family...), fmi_params(std::move(own_params)), fmi_model_params(std::move(own_model_params))
     {
         /* Wrong parameters are told here, although the channel is not needed before its first use. */
         fmi_channel *probe = nullptr;
-        check(make(0, 1, std::string(), &probe));
+        check(fmi_make(0, 1, std::string(), &probe));
         fmi_channel_destroy(probe);
     }
 
     /** The library's channel. */
-    Operations library()
+    Operations fmi_library()
     {
-        const Member member = this->member();
-        return channel.get(member, [&](Utils::peer_num rank, Utils::peer_num size, const std::string &job,
-                                       fmi_channel **out) {
+        const Member member = this->fmi_member();
+        const auto make = [&](Utils::peer_num rank, Utils::peer_num size, const std::string &job, fmi_channel **out) {
             /* A process is one rank of a job once: a second channel needs a job of its own. */
-            const std::string name = member.channel.empty() ? job : job + '/' + c_name(member.channel);
-            return make(rank, size, name, out);
-        });
+            const bool is_second = !member.channel.empty();
+            return fmi_make(rank, size, is_second ? job_of_channel(job, c_name(member.channel)) : job, out);
+        };
+        return fmi_library_handle.get(member, make);
     }
 
 private:
-    fmi_status make(Utils::peer_num rank, Utils::peer_num size, const std::string &job, fmi_channel **out) const
+    fmi_status fmi_make(Utils::peer_num rank, Utils::peer_num size, const std::string &job,
+                        fmi_channel **out) const
     {
-        return fmi_channel_create(Self::kind, json_object(params).c_str(), json_object(model_params).c_str(), rank,
-                                  size, job.c_str(), out);
+        return fmi_channel_create(Self::fmi_kind, json_object(fmi_params).c_str(),
+                                  json_object(fmi_model_params).c_str(), rank, size, job.c_str(), out);
     }
 
-    bool is_itself() const { return typeid(*this) == typeid(Self); }
+    bool fmi_is_itself() const { return typeid(*this) == typeid(Self); }
 
-    std::map<std::string, std::string> params;
-    std::map<std::string, std::string> model_params;
-    Handle channel;
+    std::map<std::string, std::string> fmi_params;
+    std::map<std::string, std::string> fmi_model_params;
+    Handle fmi_library_handle;
 };
 
 } // namespace FMI::detail

@@ -7,7 +7,6 @@
 #define FMI_COMM_CHANNEL_H
 
 #include <cstddef>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -33,6 +32,9 @@ namespace Comm {
  * operations that have a default here need no more than send, recv, reduce and
  * bcast. A communicator calls the virtual functions of any object but those
  * that are exactly a Direct, Redis or S3.
+ *
+ * In this class and those derived from it, members that the original's have not
+ * begin with fmi_: any other name would hide the one that your own class means.
  */
 class Channel {
 public:
@@ -61,11 +63,11 @@ public:
             return;
         }
         const std::size_t len = sendbuf.len;
-        recvbuf = blocks(recvbuf, len);
+        recvbuf = detail::blocks(recvbuf, len, num_peers);
         for (Utils::peer_num rank = 0; rank < num_peers; ++rank) {
             const channel_data block{recvbuf.buf + rank * len, len};
             if (rank == root) {
-                copy(block.buf, sendbuf.buf, len);
+                detail::copy(block.buf, sendbuf.buf, len);
             } else {
                 recv(block, rank);
             }
@@ -80,11 +82,11 @@ public:
             return;
         }
         const std::size_t len = recvbuf.len;
-        sendbuf = blocks(sendbuf, len);
+        sendbuf = detail::blocks(sendbuf, len, num_peers);
         for (Utils::peer_num rank = 0; rank < num_peers; ++rank) {
             const channel_data block{sendbuf.buf + rank * len, len};
             if (rank == root) {
-                copy(recvbuf.buf, block.buf, len);
+                detail::copy(recvbuf.buf, block.buf, len);
             } else {
                 send(block, rank);
             }
@@ -105,13 +107,25 @@ public:
     virtual void scan(channel_data sendbuf, channel_data recvbuf, raw_function f) = 0;
 
     /** Says which rank this is, from 0 to the number of ranks - 1. */
-    void set_peer_id(Utils::peer_num id) { peer_id = id; }
+    void set_peer_id(Utils::peer_num id)
+    {
+        peer_id = id;
+        ++fmi_edition;
+    }
 
     /** Says how many ranks there are. */
-    void set_num_peers(Utils::peer_num num) { num_peers = num; }
+    void set_num_peers(Utils::peer_num num)
+    {
+        num_peers = num;
+        ++fmi_edition;
+    }
 
     /** Says which job this is: the same on all ranks, and of no other job at that time. */
-    void set_comm_name(std::string name) { comm_name = std::move(name); }
+    void set_comm_name(std::string name)
+    {
+        comm_name = std::move(name);
+        ++fmi_edition;
+    }
 
     /** Called when a communicator that has the channel ends. Must not throw. */
     virtual void finalize() {}
@@ -145,41 +159,19 @@ protected:
     std::string comm_name;
 
     /** Who this is, for channels of the library that the object works by. */
-    detail::Member member() const { return {peer_id, num_peers, comm_name, registered_name}; }
-
-    /** Throws std::runtime_error unless `buf` has room for `len` bytes. */
-    static void require_room(channel_data buf, std::size_t len)
+    detail::Member fmi_member() const
     {
-        if (buf.len < len) {
-            throw std::runtime_error("FMI: a buffer of " + std::to_string(buf.len) + " bytes is too small for " +
-                                     std::to_string(len));
-        }
-    }
-
-    /** The part of the root's buffer that holds a block of `len` bytes of every rank. */
-    channel_data blocks(channel_data buf, std::size_t len) const
-    {
-        if (len > 0 && buf.len / len < num_peers) {
-            throw std::runtime_error("FMI: the root's buffer of " + std::to_string(buf.len) +
-                                     " bytes is too small for " + std::to_string(num_peers) + " blocks of " +
-                                     std::to_string(len));
-        }
-        return {buf.buf, len * num_peers};
-    }
-
-    /** Copies within or between buffers, which may be the same. */
-    static void copy(char *to, const char *from, std::size_t len)
-    {
-        if (len > 0 && to != from) {
-            std::memmove(to, from, len);
-        }
+        return {peer_id, num_peers, comm_name, fmi_registered_name, fmi_edition};
     }
 
 private:
     friend class FMI::Communicator;
 
     /* The communicator's name for the channel. */
-    std::string registered_name;
+    std::string fmi_registered_name;
+
+    /* How often the object was told who it is: each time it begins anew. */
+    unsigned fmi_edition = 0;
 };
 
 } // namespace Comm

@@ -11,6 +11,71 @@
 #include <thread>
 #include <vector>
 
+namespace FMI::detail {
+
+/** A parameter in ms, or what it is where it is not given. */
+inline unsigned milliseconds(const std::map<std::string, std::string> &params, const char *key, unsigned fallback)
+{
+    const auto found = params.find(key);
+    if (found == params.end()) {
+        return fallback;
+    }
+    const std::string &text = found->second;
+    const bool is_number =
+        !text.empty() && text.size() <= 9 && text.find_first_not_of("0123456789") == std::string::npos;
+    if (!is_number) {
+        throw std::runtime_error("FMI: " + std::string(key) + ": expected a number of ms below 10^9, found '" +
+                                 text + "'");
+    }
+    return static_cast<unsigned>(std::stoul(text));
+}
+
+/** Sleeps until it is time to look again, or `end` has come. */
+inline void pause(unsigned interval, std::chrono::steady_clock::time_point end)
+{
+    const auto next = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::max(interval, 1U));
+    std::this_thread::sleep_until(std::min(next, end));
+}
+
+/** The table of the channel that an Object, a Comm::ClientServer, works by. Times are in ms. */
+template <typename Object>
+fmi_channel_vtable store_table(unsigned timeout, unsigned max_timeout)
+{
+    fmi_channel_vtable table{};
+    table.struct_size = sizeof table;
+    table.family = FMI_CHANNEL_CLIENT_SERVER;
+    /* To the library 0 is its default. */
+    table.timeout_ms = std::max(max_timeout, 1U);
+    table.poll_ms = std::max(timeout, 1U);
+    table.upload_object = [](void *user, const char *name, const void *data, std::size_t len) {
+        return Handle::on<Object>(user, [&](Object &self) { self.upload(readable(data, len), name); });
+    };
+    table.download_object = [](void *user, const char *name, void *buf, std::size_t capacity, std::int32_t *found) {
+        return Handle::on<Object>(
+            user, [&](Object &self) { *found = self.download_object(writable(buf, capacity), name); });
+    };
+    table.download = [](void *user, const char *name, void *buf, std::size_t capacity) {
+        return Handle::on<Object>(user, [&](Object &self) { self.download(writable(buf, capacity), name); });
+    };
+    table.delete_object = [](void *user, const char *name) {
+        return Handle::on<Object>(user, [&](Object &self) { self.delete_object(name); });
+    };
+    table.list_objects = [](void *user, std::int32_t (*visit)(void *, const char *), void *context) {
+        return Handle::on<Object>(user, [&](Object &self) {
+            for (const std::string &name : self.get_object_names()) {
+                if (visit(context, name.c_str()) != 0) {
+                    break;
+                }
+            }
+        });
+    };
+    table.latency = Handle::latency<Object>;
+    table.price = Handle::price<Object>;
+    return table;
+}
+
+} // namespace FMI::detail
+
 namespace FMI::Comm {
 
 /**
@@ -30,52 +95,53 @@ class ClientServer : public Channel {
 public:
     /** @param params  `timeout`, the pause in ms between two looks for an object, and `max_timeout`. */
     explicit ClientServer(std::map<std::string, std::string> params)
-        : timeout(milliseconds(params, "timeout", 10)), max_timeout(milliseconds(params, "max_timeout", 60000))
+        : timeout(detail::milliseconds(params, "timeout", 10)),
+          max_timeout(detail::milliseconds(params, "max_timeout", 60000))
     {
     }
 
-    void send(channel_data buf, Utils::peer_num dest) override { over_store("send", [&](auto store) { store.send(buf, dest); }); }
+    void send(channel_data buf, Utils::peer_num dest) override { fmi_store_for("send").send(buf, dest); }
 
-    void recv(channel_data buf, Utils::peer_num src) override { over_store("recv", [&](auto store) { store.recv(buf, src); }); }
+    void recv(channel_data buf, Utils::peer_num src) override { fmi_store_for("recv").recv(buf, src); }
 
-    void bcast(channel_data buf, Utils::peer_num root) override { over_store("bcast", [&](auto store) { store.bcast(buf, root); }); }
+    void bcast(channel_data buf, Utils::peer_num root) override { fmi_store_for("bcast").bcast(buf, root); }
 
-    void barrier() override { over_store("barrier", [&](auto store) { store.barrier(); }); }
+    void barrier() override { fmi_store_for("barrier").barrier(); }
 
     void gather(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
     {
         if (peer_id == root) {
-            recvbuf = blocks(recvbuf, sendbuf.len);
+            recvbuf = detail::blocks(recvbuf, sendbuf.len, num_peers);
         }
-        over_store("gather", [&](auto store) { store.gather(sendbuf, recvbuf, root); });
+        fmi_store_for("gather").gather(sendbuf, recvbuf, root);
     }
 
     void scatter(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
     {
         if (peer_id == root) {
-            sendbuf = blocks(sendbuf, recvbuf.len);
+            sendbuf = detail::blocks(sendbuf, recvbuf.len, num_peers);
         }
-        over_store("scatter", [&](auto store) { store.scatter(sendbuf, recvbuf, root); });
+        fmi_store_for("scatter").scatter(sendbuf, recvbuf, root);
     }
 
     void reduce(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root, raw_function f) override
     {
         if (peer_id == root) {
-            require_room(recvbuf, sendbuf.len);
+            detail::require_room(recvbuf, sendbuf.len);
         }
-        over_store("reduce", [&](auto store) { store.reduce(sendbuf, recvbuf, root, f); });
+        fmi_store_for("reduce").reduce(sendbuf, recvbuf, root, f);
     }
 
     void allreduce(channel_data sendbuf, channel_data recvbuf, raw_function f) override
     {
-        require_room(recvbuf, sendbuf.len);
-        over_store("allreduce", [&](auto store) { store.allreduce(sendbuf, recvbuf, f); });
+        detail::require_room(recvbuf, sendbuf.len);
+        fmi_store_for("allreduce").allreduce(sendbuf, recvbuf, f);
     }
 
     void scan(channel_data sendbuf, channel_data recvbuf, raw_function f) override
     {
-        require_room(recvbuf, sendbuf.len);
-        over_store("scan", [&](auto store) { store.scan(sendbuf, recvbuf, f); });
+        detail::require_room(recvbuf, sendbuf.len);
+        fmi_store_for("scan").scan(sendbuf, recvbuf, f);
     }
 
     /**
@@ -86,8 +152,8 @@ public:
     {
         try {
             const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(max_timeout);
-            while (is_any_left() && std::chrono::steady_clock::now() < end) {
-                pause(end);
+            while (fmi_is_any_left() && std::chrono::steady_clock::now() < end) {
+                detail::pause(timeout, end);
             }
         } catch (...) {
             /* A store that does not answer may still delete. */
@@ -138,15 +204,21 @@ public:
                 throw Utils::Timeout("FMI: nobody stored the object '" + name + "' within " +
                                      std::to_string(max_timeout) + " ms");
             }
-            pause(end);
+            detail::pause(timeout, end);
         }
     }
 
     /** What the library's algorithms cost by get_latency() (fmi_channel_operation_latency()). */
-    double get_operation_latency(Utils::OperationInfo op_info) override { return store().operation_latency(op_info); }
+    double get_operation_latency(Utils::OperationInfo op_info) override
+    {
+        return fmi_store().operation_latency(op_info);
+    }
 
     /** What the library's algorithms cost by get_price() (fmi_channel_operation_price()). */
-    double get_operation_price(Utils::OperationInfo op_info) override { return store().operation_price(op_info); }
+    double get_operation_price(Utils::OperationInfo op_info) override
+    {
+        return fmi_store().operation_price(op_info);
+    }
 
 protected:
     /** How often each operation was called. */
@@ -162,31 +234,7 @@ protected:
     unsigned max_timeout;
 
 private:
-    static unsigned milliseconds(const std::map<std::string, std::string> &params, const char *key,
-                                 unsigned fallback)
-    {
-        const auto found = params.find(key);
-        if (found == params.end()) {
-            return fallback;
-        }
-        const std::string &text = found->second;
-        const bool is_number = !text.empty() && text.size() <= 9 &&
-                               text.find_first_not_of("0123456789") == std::string::npos;
-        if (!is_number) {
-            throw std::runtime_error("FMI: " + std::string(key) + ": expected a number of ms below 10^9, found '" +
-                                     text + "'");
-        }
-        return static_cast<unsigned>(std::stoul(text));
-    }
-
-    /** Sleeps until it is time to look again, or `end` has come. */
-    void pause(std::chrono::steady_clock::time_point end) const
-    {
-        const auto next = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::max(timeout, 1U));
-        std::this_thread::sleep_until(std::min(next, end));
-    }
-
-    bool is_any_left()
+    bool fmi_is_any_left()
     {
         if (created_objects.empty()) {
             return false;
@@ -198,58 +246,21 @@ private:
         });
     }
 
-    template <typename Body>
-    void over_store(const char *operation, Body &&body)
+    detail::Operations fmi_store()
     {
-        ++num_operations[operation];
-        body(store());
-    }
-
-    detail::Operations store()
-    {
-        return store_channel.custom(member(), this, [this] {
-            fmi_channel_vtable vtable{};
-            vtable.struct_size = sizeof vtable;
-            vtable.family = FMI_CHANNEL_CLIENT_SERVER;
-            vtable.timeout_ms = max_timeout;
-            vtable.poll_ms = timeout;
-            vtable.upload_object = [](void *user, const char *name, const void *data, std::size_t len) {
-                return on(user, [&](ClientServer &self) { self.upload(detail::readable(data, len), name); });
-            };
-            vtable.download_object = [](void *user, const char *name, void *buf, std::size_t capacity,
-                                        std::int32_t *found) {
-                return on(user, [&](ClientServer &self) {
-                    *found = self.download_object(detail::writable(buf, capacity), name);
-                });
-            };
-            vtable.download = [](void *user, const char *name, void *buf, std::size_t capacity) {
-                return on(user, [&](ClientServer &self) { self.download(detail::writable(buf, capacity), name); });
-            };
-            vtable.delete_object = [](void *user, const char *name) {
-                return on(user, [&](ClientServer &self) { self.delete_object(name); });
-            };
-            vtable.list_objects = [](void *user, std::int32_t (*visit)(void *, const char *), void *context) {
-                return on(user, [&](ClientServer &self) {
-                    for (const std::string &name : self.get_object_names()) {
-                        if (visit(context, name.c_str()) != 0) {
-                            break;
-                        }
-                    }
-                });
-            };
-            vtable.latency = detail::Handle::latency<ClientServer>;
-            vtable.price = detail::Handle::price<ClientServer>;
-            return vtable;
+        return fmi_store_handle.custom(fmi_member(), this, [this] {
+            return detail::store_table<ClientServer>(timeout, max_timeout);
         });
     }
 
-    template <typename Body>
-    static std::int32_t on(void *user, Body &&body) noexcept
+    /* The same, for an operation that is counted. */
+    detail::Operations fmi_store_for(const char *operation)
     {
-        return detail::Handle::on<ClientServer>(user, body);
+        ++num_operations[operation];
+        return fmi_store();
     }
 
-    detail::Handle store_channel;
+    detail::Handle fmi_store_handle;
 };
 
 } // namespace FMI::Comm

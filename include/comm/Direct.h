@@ -18,7 +18,7 @@ namespace FMI::Comm {
  */
 class Direct : public detail::BuiltIn<Direct, PeerToPeer> {
 public:
-    static constexpr const char *kind = "Direct";
+    static constexpr const char *fmi_kind = "Direct";
 
     /**
      * @param backend  the keys of backends.Direct: host, port, max_timeout, ...
@@ -30,10 +30,10 @@ public:
     }
 
     /** Sends bytes as a message (fmi_channel_send()). */
-    void send_object(channel_data buf, Utils::peer_num dest) override { library().send(buf, dest); }
+    void send_object(channel_data buf, Utils::peer_num dest) override { fmi_library().send(buf, dest); }
 
     /** Receives a message of that length (fmi_channel_recv()). */
-    void recv_object(channel_data buf, Utils::peer_num src) override { library().recv(buf, src); }
+    void recv_object(channel_data buf, Utils::peer_num src) override { fmi_library().recv(buf, src); }
 };
 
 } // namespace FMI::Comm

@@ -18,7 +18,7 @@ namespace FMI::detail {
  */
 class Memory : public BuiltIn<Memory, Comm::PeerToPeer> {
 public:
-    static constexpr const char *kind = "Memory";
+    static constexpr const char *fmi_kind = "Memory";
 
     explicit Memory(std::map<std::string, std::string> backend, std::map<std::string, std::string> model)
         : BuiltIn(std::move(backend), std::move(model))
@@ -26,10 +26,10 @@ public:
     }
 
     /** Sends bytes as a message (fmi_channel_send()). */
-    void send_object(channel_data buf, Utils::peer_num dest) override { library().send(buf, dest); }
+    void send_object(channel_data buf, Utils::peer_num dest) override { fmi_library().send(buf, dest); }
 
     /** Receives a message of that length (fmi_channel_recv()). */
-    void recv_object(channel_data buf, Utils::peer_num src) override { library().recv(buf, src); }
+    void recv_object(channel_data buf, Utils::peer_num src) override { fmi_library().recv(buf, src); }
 };
 
 } // namespace FMI::detail

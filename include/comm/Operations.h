@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -74,6 +75,34 @@ inline channel_data readable(const void *data, std::size_t len) noexcept
 /** What a callback is given to fill. */
 inline channel_data writable(void *buf, std::size_t len) noexcept { return {static_cast<char *>(buf), len}; }
 
+/** Throws std::runtime_error unless `buf` has room for `len` bytes. */
+inline void require_room(channel_data buf, std::size_t len)
+{
+    if (buf.len < len) {
+        throw std::runtime_error("FMI: a buffer of " + std::to_string(buf.len) + " bytes is too small for " +
+                                 std::to_string(len));
+    }
+}
+
+/** The part of the root's buffer that holds a block of `len` bytes of every rank. */
+inline channel_data blocks(channel_data buf, std::size_t len, Utils::peer_num ranks)
+{
+    if (len > 0 && buf.len / len < ranks) {
+        throw std::runtime_error("FMI: the root's buffer of " + std::to_string(buf.len) +
+                                 " bytes is too small for " + std::to_string(ranks) + " blocks of " +
+                                 std::to_string(len));
+    }
+    return {buf.buf, len * ranks};
+}
+
+/** Copies within or between buffers, which may be the same. */
+inline void copy(char *to, const char *from, std::size_t len)
+{
+    if (len > 0 && to != from) {
+        std::memmove(to, from, len);
+    }
+}
+
 /** Which rank of which job a channel is. The texts belong to the channel. */
 struct Member {
     Utils::peer_num rank;
@@ -81,6 +110,8 @@ struct Member {
     const std::string &job;
     /** What tells channels of one job apart; may be empty. */
     const std::string &channel;
+    /** Another number each time that the channel was told. */
+    unsigned edition;
 };
 
 /** A channel of the library at work: fmi_channel_send() and its kin, with exceptions in place of statuses. */
@@ -187,8 +218,9 @@ private:
 
 /**
  * A channel of the library that belongs to an object: made when it is first
- * needed, and made anew when the object has become another rank, or one of
- * another job. A copy of the object makes one of its own.
+ * needed, and made anew when the object was told again which rank of which job
+ * it is, the same one as before, too: so it leaves behind what has failed. A
+ * copy of the object makes one of its own.
  */
 class Handle {
 public:
@@ -208,13 +240,14 @@ public:
     template <typename Make>
     Operations get(const Member &member, Make &&make)
     {
-        if (!channel || rank != member.rank || size != member.size || job != member.job ||
-            name != member.channel) {
+        if (!channel || edition != member.edition || rank != member.rank || size != member.size ||
+            job != member.job || name != member.channel) {
             reset();
             job = member.job;
             name = member.channel;
             rank = member.rank;
             size = member.size;
+            edition = member.edition;
             /* The model can be asked before anybody has said which rank this is. */
             check(size == 0 ? make(0, 1, c_name(job), &channel) : make(rank, size, c_name(job), &channel));
         }
@@ -282,6 +315,7 @@ private:
     void *owner = nullptr;
     Utils::peer_num rank = 0;
     Utils::peer_num size = 0;
+    unsigned edition = 0;
     std::string job;
     std::string name;
 };

@@ -8,6 +8,53 @@
 
 #include <vector>
 
+namespace FMI::detail {
+
+/** The tables of the two channels that an Object, a Comm::PeerToPeer, works by. */
+template <typename Object>
+struct PeerTables {
+    /** Messages, which become objects. */
+    static fmi_channel_vtable messages()
+    {
+        fmi_channel_vtable table = model();
+        table.send_object = [](void *user, const void *data, std::size_t len, std::uint32_t dest) {
+            return Handle::on<Object>(user, [&](Object &self) { self.send_object(readable(data, len), dest); });
+        };
+        table.recv_object = [](void *user, void *buf, std::size_t len, std::uint32_t src) {
+            return Handle::on<Object>(user, [&](Object &self) { self.recv_object(writable(buf, len), src); });
+        };
+        return table;
+    }
+
+    /** Collectives, which become messages. */
+    static fmi_channel_vtable collectives()
+    {
+        fmi_channel_vtable table = model();
+        table.send = [](void *user, const void *data, std::size_t len, std::uint32_t dest) {
+            return Handle::on<Object>(user, [&](Object &self) { self.send(readable(data, len), dest); });
+        };
+        table.recv = [](void *user, void *buf, std::size_t len, std::uint32_t src) {
+            return Handle::on<Object>(user, [&](Object &self) { self.recv(writable(buf, len), src); });
+        };
+        return table;
+    }
+
+private:
+    static fmi_channel_vtable model()
+    {
+        fmi_channel_vtable table{};
+        table.struct_size = sizeof table;
+        table.family = FMI_CHANNEL_PEER_TO_PEER;
+        /* Only the object waits, and it knows for how long. */
+        table.timeout_ms = FMI_TIMEOUT_NEVER;
+        table.latency = Handle::latency<Object>;
+        table.price = Handle::price<Object>;
+        return table;
+    }
+};
+
+} // namespace FMI::detail
+
 namespace FMI::Comm {
 
 /**
@@ -26,11 +73,11 @@ namespace FMI::Comm {
  */
 class PeerToPeer : public Channel {
 public:
-    void send(channel_data buf, Utils::peer_num dest) override { messages().send(buf, dest); }
+    void send(channel_data buf, Utils::peer_num dest) override { fmi_messages().send(buf, dest); }
 
-    void recv(channel_data buf, Utils::peer_num src) override { messages().recv(buf, src); }
+    void recv(channel_data buf, Utils::peer_num src) override { fmi_messages().recv(buf, src); }
 
-    void bcast(channel_data buf, Utils::peer_num root) override { collectives().bcast(buf, root); }
+    void bcast(channel_data buf, Utils::peer_num root) override { fmi_collectives().bcast(buf, root); }
 
     /** An allreduce of one byte. */
     void barrier() override
@@ -43,23 +90,23 @@ public:
     void gather(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
     {
         if (peer_id == root) {
-            recvbuf = blocks(recvbuf, sendbuf.len);
+            recvbuf = detail::blocks(recvbuf, sendbuf.len, num_peers);
         }
-        collectives().gather(sendbuf, recvbuf, root);
+        fmi_collectives().gather(sendbuf, recvbuf, root);
     }
 
     void scatter(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root) override
     {
         if (peer_id == root) {
-            sendbuf = blocks(sendbuf, recvbuf.len);
+            sendbuf = detail::blocks(sendbuf, recvbuf.len, num_peers);
         }
-        collectives().scatter(sendbuf, recvbuf, root);
+        fmi_collectives().scatter(sendbuf, recvbuf, root);
     }
 
     void reduce(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root, raw_function f) override
     {
         if (peer_id == root) {
-            require_room(recvbuf, sendbuf.len);
+            detail::require_room(recvbuf, sendbuf.len);
         }
         if (detail::is_ordered(f.commutative, f.associative)) {
             reduce_ltr(sendbuf, recvbuf, root, f);
@@ -70,7 +117,7 @@ public:
 
     void allreduce(channel_data sendbuf, channel_data recvbuf, raw_function f) override
     {
-        require_room(recvbuf, sendbuf.len);
+        detail::require_room(recvbuf, sendbuf.len);
         if (detail::is_ordered(f.commutative, f.associative)) {
             reduce(sendbuf, recvbuf, 0, std::move(f));
             bcast({recvbuf.buf, sendbuf.len}, 0);
@@ -81,7 +128,7 @@ public:
 
     void scan(channel_data sendbuf, channel_data recvbuf, raw_function f) override
     {
-        require_room(recvbuf, sendbuf.len);
+        detail::require_room(recvbuf, sendbuf.len);
         if (detail::is_ordered(f.commutative, f.associative)) {
             scan_ltr(sendbuf, recvbuf, f);
         } else {
@@ -98,13 +145,13 @@ public:
     /** What the library's algorithms cost by get_latency() (fmi_channel_operation_latency()). */
     double get_operation_latency(Utils::OperationInfo op_info) override
     {
-        return messages().operation_latency(op_info);
+        return fmi_messages().operation_latency(op_info);
     }
 
     /** What the library's algorithms cost by get_price() (fmi_channel_operation_price()). */
     double get_operation_price(Utils::OperationInfo op_info) override
     {
-        return messages().operation_price(op_info);
+        return fmi_messages().operation_price(op_info);
     }
 
 protected:
@@ -118,7 +165,7 @@ protected:
         const std::size_t len = sendbuf.len;
         std::vector<char> all(len * num_peers);
         gather(sendbuf, {all.data(), all.size()}, root);
-        copy(recvbuf.buf, all.data(), len);
+        detail::copy(recvbuf.buf, all.data(), len);
         for (Utils::peer_num rank = 1; rank < num_peers; ++rank) {
             f.f(recvbuf.buf, all.data() + rank * len);
         }
@@ -127,74 +174,40 @@ protected:
     /** Reduces in an order that is the library's choice. */
     void reduce_no_order(channel_data sendbuf, channel_data recvbuf, Utils::peer_num root, const raw_function &f)
     {
-        collectives().reduce(sendbuf, recvbuf, root, f);
+        fmi_collectives().reduce(sendbuf, recvbuf, root, f);
     }
 
     /** Reduces at all ranks in an order that is the library's choice. */
     void allreduce_no_order(channel_data sendbuf, channel_data recvbuf, const raw_function &f)
     {
-        collectives().allreduce(sendbuf, recvbuf, f);
+        fmi_collectives().allreduce(sendbuf, recvbuf, f);
     }
 
     /** Scans strictly from left to right. */
     void scan_ltr(channel_data sendbuf, channel_data recvbuf, const raw_function &f)
     {
-        collectives().scan(sendbuf, recvbuf, f);
+        fmi_collectives().scan(sendbuf, recvbuf, f);
     }
 
     /** Scans in an order that is the library's choice. */
     void scan_no_order(channel_data sendbuf, channel_data recvbuf, const raw_function &f)
     {
-        collectives().scan(sendbuf, recvbuf, f);
+        fmi_collectives().scan(sendbuf, recvbuf, f);
     }
 
 private:
-    detail::Operations messages()
+    detail::Operations fmi_messages()
     {
-        return messages_channel.custom(member(), this, [] {
-            fmi_channel_vtable vtable = model();
-            vtable.send_object = [](void *user, const void *data, std::size_t len, std::uint32_t dest) {
-                return on(user, [&](PeerToPeer &self) { self.send_object(detail::readable(data, len), dest); });
-            };
-            vtable.recv_object = [](void *user, void *buf, std::size_t len, std::uint32_t src) {
-                return on(user, [&](PeerToPeer &self) { self.recv_object(detail::writable(buf, len), src); });
-            };
-            return vtable;
-        });
+        return fmi_messages_handle.custom(fmi_member(), this, detail::PeerTables<PeerToPeer>::messages);
     }
 
-    detail::Operations collectives()
+    detail::Operations fmi_collectives()
     {
-        return collectives_channel.custom(member(), this, [] {
-            fmi_channel_vtable vtable = model();
-            vtable.send = [](void *user, const void *data, std::size_t len, std::uint32_t dest) {
-                return on(user, [&](PeerToPeer &self) { self.send(detail::readable(data, len), dest); });
-            };
-            vtable.recv = [](void *user, void *buf, std::size_t len, std::uint32_t src) {
-                return on(user, [&](PeerToPeer &self) { self.recv(detail::writable(buf, len), src); });
-            };
-            return vtable;
-        });
+        return fmi_collectives_handle.custom(fmi_member(), this, detail::PeerTables<PeerToPeer>::collectives);
     }
 
-    static fmi_channel_vtable model()
-    {
-        fmi_channel_vtable vtable{};
-        vtable.struct_size = sizeof vtable;
-        vtable.family = FMI_CHANNEL_PEER_TO_PEER;
-        vtable.latency = detail::Handle::latency<PeerToPeer>;
-        vtable.price = detail::Handle::price<PeerToPeer>;
-        return vtable;
-    }
-
-    template <typename Body>
-    static std::int32_t on(void *user, Body &&body) noexcept
-    {
-        return detail::Handle::on<PeerToPeer>(user, body);
-    }
-
-    detail::Handle messages_channel;
-    detail::Handle collectives_channel;
+    detail::Handle fmi_messages_handle;
+    detail::Handle fmi_collectives_handle;
 };
 
 } // namespace FMI::Comm

@@ -16,7 +16,7 @@ namespace FMI::Comm {
  */
 class Redis : public detail::Store<Redis> {
 public:
-    static constexpr const char *kind = "Redis";
+    static constexpr const char *fmi_kind = "Redis";
 
     /**
      * @param backend  the keys of backends.Redis: host, port, timeout, max_timeout, ...

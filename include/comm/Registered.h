@@ -37,6 +37,8 @@ private:
         fmi_channel_vtable table{};
         table.struct_size = sizeof table;
         table.family = FMI_CHANNEL_WHOLE;
+        /* Only the object waits, and it knows for how long. */
+        table.timeout_ms = FMI_TIMEOUT_NEVER;
         table.send = [](void *user, const void *data, std::size_t len, std::uint32_t dest) {
             return callback([&] { object(user).send(readable(data, len), dest); });
         };

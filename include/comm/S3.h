@@ -16,7 +16,7 @@ namespace FMI::Comm {
  */
 class S3 : public detail::Store<S3> {
 public:
-    static constexpr const char *kind = "S3";
+    static constexpr const char *fmi_kind = "S3";
 
     /**
      * @param backend  the keys of backends.S3: bucket_name, s3_region, timeout, max_timeout, ...

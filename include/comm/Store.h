@@ -18,14 +18,14 @@ public:
     /** fmi_channel_upload() */
     void upload_object(channel_data buf, std::string name) override
     {
-        fmi_channel *const store = this->library().handle();
+        fmi_channel *const store = this->fmi_library().handle();
         call(store, [&] { return fmi_channel_upload(store, name.c_str(), buf.buf, buf.len); });
     }
 
     /** fmi_channel_download() */
     bool download_object(channel_data buf, std::string name) override
     {
-        fmi_channel *const store = this->library().handle();
+        fmi_channel *const store = this->fmi_library().handle();
         std::int32_t found = 0;
         call(store, [&] { return fmi_channel_download(store, name.c_str(), buf.buf, buf.len, &found); });
         return found != 0;
@@ -34,14 +34,14 @@ public:
     /** fmi_channel_delete() */
     void delete_object(std::string name) override
     {
-        fmi_channel *const store = this->library().handle();
+        fmi_channel *const store = this->fmi_library().handle();
         call(store, [&] { return fmi_channel_delete(store, name.c_str()); });
     }
 
     /** fmi_channel_list() */
     std::vector<std::string> get_object_names() override
     {
-        fmi_channel *const store = this->library().handle();
+        fmi_channel *const store = this->fmi_library().handle();
         std::vector<std::string> names;
         const auto visit = [](void *user, const char *name) {
             return callback([&] { static_cast<std::vector<std::string> *>(user)->emplace_back(name); });

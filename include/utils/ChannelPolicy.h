@@ -4,6 +4,7 @@
 #ifndef FMI_UTILS_CHANNELPOLICY_H
 #define FMI_UTILS_CHANNELPOLICY_H
 
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -35,9 +36,16 @@ public:
 
     virtual ~ChannelPolicy() = default;
 
-    /** The name of the channel with the least latency or price; of equal ones the first by name. */
+    /**
+     * The name of the channel with the least latency or price; of equal ones
+     * the first by name. For messages it is always the same one, whatever their
+     * length: sender and receiver may hold different ones, and have to meet.
+     */
     virtual std::string get_channel(OperationInfo op_info)
     {
+        if (op_info.op == send) {
+            op_info.data_size = typical_message;
+        }
         const std::string *best = nullptr;
         double least = 0;
         for (const auto &[name, channel] : channels) {
@@ -57,6 +65,9 @@ public:
     virtual void set_hint(Hint new_hint) { hint = new_hint; }
 
 private:
+    /* In bytes: where start-up and bandwidth both count on most channels. */
+    static constexpr std::size_t typical_message = 64 * 1024;
+
     /* What the channel asks for, and the time of the functions. */
     double price(Comm::Channel &channel, const OperationInfo &op_info) const
     {

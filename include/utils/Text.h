@@ -69,6 +69,12 @@ inline std::string c_name(const std::string &name)
     return escaped;
 }
 
+/** The job that a channel joins which is not the first in `job`. No name that c_name() gives is like it. */
+inline std::string job_of_channel(const std::string &job, const std::string &channel)
+{
+    return "\xEF\xBF\xBD%/" + std::to_string(channel.size()) + '/' + channel + '/' + job;
+}
+
 /** `text` as a JSON string. */
 inline std::string json_string(const std::string &text)
 {

@@ -9,6 +9,7 @@ use super::channel::fmi_channel;
 use super::config::Context;
 use super::op::{FMI_OP_ASSOCIATIVE, FMI_OP_COMMUTATIVE, FMI_OP_ELEMENTWISE, fmi_drop_fn};
 use super::status::fmi_status;
+use super::version::FMI_TIMEOUT_NEVER;
 use crate::channel::custom::{CustomChannel, Family};
 use crate::collective::{Collective, GatherBuffers, ReduceBuffers, Reduction, ScatterBuffers};
 use crate::communicator::Channel;
@@ -62,7 +63,8 @@ pub struct fmi_channel_vtable {
     /// FMI_CHANNEL_FULL_DUPLEX, or 0.
     pub flags: u32,
     /// How long an operation may take over the channel, in ms, where neither the
-    /// environment nor fmi_comm_set_timeout() says so; 0 = the default (60 s).
+    /// environment nor fmi_comm_set_timeout() says so; 0 = the default (60 s),
+    /// FMI_TIMEOUT_NEVER = no limit.
     pub timeout_ms: u32,
     /// Client-server: how long to wait between two looks for an object, in ms; 0 =
     /// the default (10).
@@ -422,7 +424,11 @@ impl CustomChannel for CChannel {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        (self.functions.timeout_ms > 0).then(|| Duration::from_millis(self.functions.timeout_ms.into()))
+        match self.functions.timeout_ms {
+            0 => None,
+            FMI_TIMEOUT_NEVER => Some(Duration::MAX),
+            limited => Some(Duration::from_millis(limited.into())),
+        }
     }
 
     fn send_object(&self, data: &[u8], dest: u32) -> Result<()> {

@@ -75,7 +75,8 @@ pub trait CustomChannel: Send + Sync {
     /// What kind of channel it is.
     fn family(&self) -> Family;
 
-    /// How long an operation may take; `None` = as long as over any channel.
+    /// How long an operation may take; `None` = as long as over any channel,
+    /// [`Duration::MAX`] = without limit.
     fn timeout(&self) -> Option<Duration> {
         None
     }
