@@ -89,17 +89,20 @@ fn the_foreign_names_of_the_static_library_are_known() {
 }
 
 #[test]
-fn the_library_runs_on_old_systems() {
-    let symbols = output(Command::new("nm").args(["-D", "--with-symbol-versions"]).arg(shared_library()));
-    let mut versions = 0;
-    for symbol in symbols.lines() {
-        let Some((_, version)) = symbol.split_once("@GLIBC_") else { continue };
-        let mut numbers = version.split('.').map_while(|number| number.parse().ok());
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        assert!(version <= NEWEST_GLIBC, "{symbol}");
-        versions += 1;
+fn library_and_command_run_on_old_systems() {
+    let command = option_env!("CARGO_BIN_EXE_fmi").map(PathBuf::from);
+    for file in [shared_library()].into_iter().chain(command) {
+        let symbols = output(Command::new("nm").args(["-D", "--with-symbol-versions"]).arg(&file));
+        let mut versions = 0;
+        for symbol in symbols.lines() {
+            let Some((_, version)) = symbol.split_once("@GLIBC_") else { continue };
+            let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+            let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            assert!(version <= NEWEST_GLIBC, "{}: {symbol}", file.display());
+            versions += 1;
+        }
+        assert!(versions > 10, "no versions in {symbols}");
     }
-    assert!(versions > 10, "no versions in {symbols}");
 }
 
 #[test]

@@ -18,16 +18,20 @@ mkdir -p "$work/project/original/path_to_repo"
 cp "$here/program.cpp" "$work/project"
 cp "$here/original/CMakeLists.txt" "$work/project/original"
 copy_source "$work/project/original/path_to_repo/FMI"
-files "$work/project" >"$work/before"
+snapshot "$work/project" >"$work/before"
 for standard in '' 14 17 20; do
+    # The target FMI brings C++17 to a project that asked for less.
+    least=$([ "$standard" = 20 ] && echo 202002L || echo 201703L)
     build="$work/original-$standard"
-    configure "$work/project/original" "$build" -DSTANDARD="$standard" "$artifacts" -DCMAKE_CXX_FLAGS="$warnings"
+    configure "$work/project/original" "$build" -DSTANDARD="$standard" "$artifacts" \
+        -DCMAKE_CXX_FLAGS="$warnings" -DLEAST_CXX=$least
     build "$build"
     runs_static "$build/original"
+    runs_shared "$build/by_shared"
 done
 quietly "$CMAKE" --install "$build" --prefix "$work/prefix"
 [ "$(files "$work/prefix")" = bin/original ] || fail "FMI installs itself with another's project"
-files "$work/project" | diff "$work/before" - || fail "the source tree was written to"
+snapshot "$work/project" | diff "$work/before" - || fail "the source tree was written to"
 
 configure "$here/nested" "$work/nested" -DFMI_SUBDIRECTORY="$FMI_SOURCE_DIR" "$artifacts"
 build "$work/nested"

@@ -4,6 +4,8 @@
 . "$(dirname "$0")/support.sh"
 
 export CARGO_PROFILE_DEV_DEBUG=false
+# Where somebody's other projects are built.
+export CARGO_TARGET_DIR="$work/elsewhere"
 project="$work/a project"
 kept="$work/kept cargo"
 rm -rf "$project" "$work"/build-*
@@ -12,7 +14,7 @@ cp "$here/program.cpp" "$project"
 cp "$here/original/CMakeLists.txt" "$project/original"
 fmi="$project/original/path_to_repo/FMI"
 copy_source "$fmi"
-files "$project" >"$work/before"
+snapshot "$project" >"$work/before"
 touch "$work/mark"
 
 # configure_with_cargo BUILD ARGUMENT...: unoptimized, and without the heavy parts.
@@ -27,17 +29,18 @@ configure_with_cargo() {
 # relinked PROGRAM: since the mark was set.
 relinked() { [ -n "$(find "$1" -newer "$work/mark")" ]; }
 
+unwritten() { snapshot "$project" | diff "$work/before" - || fail "the source tree was written to"; }
+
 for generator in "Unix Makefiles" Ninja; do
     if [ "$generator" = Ninja ] && ! command -v ninja >/dev/null; then
         continue
     fi
     build="$work/build-$generator"
     program="$build/original"
-    shared="$build/path_to_repo/FMI/lib/$soname"
     configure_with_cargo "$build" -G "$generator"
     build "$build"
     runs_static "$program"
-    [ -e "$shared" ] || fail "$generator: there is no link by SONAME"
+    runs_shared "$build/by_shared"
 
     sleep 0.1
     touch "$work/mark"
@@ -45,20 +48,23 @@ for generator in "Unix Makefiles" Ninja; do
     if relinked "$program"; then
         fail "$generator: a second build was not idle"
     fi
+    unwritten
     touch "$fmi/src/lib.rs"
+    snapshot "$project" >"$work/before"
     build "$build"
     relinked "$program" || fail "$generator: a change of the sources did not come through"
     runs_static "$program"
 
-    rm "$shared"
+    rm "$build/path_to_repo/FMI/lib/$soname"
     build "$build"
-    [ -e "$shared" ] || fail "$generator: the link by SONAME is not made again"
+    runs_shared "$build/by_shared"
     build "$build" --target clean
     build "$build"
     runs_static "$program"
-    [ -e "$shared" ] || fail "$generator: the link by SONAME is not made again after a clean"
+    runs_shared "$build/by_shared"
 done
-files "$project" | diff "$work/before" - || fail "the source tree was written to"
+unwritten
+[ ! -e "$CARGO_TARGET_DIR" ] || fail "the build went to CARGO_TARGET_DIR"
 # FMI_FEATURES reached cargo.
 if find "$kept" -name 'libclap*' | grep -q .; then
     fail "FMI_FEATURES=capi built the command line too"
@@ -68,5 +74,7 @@ fi
 refused 'needs cargo to build' "$CMAKE" -S "$FMI_SOURCE_DIR" -B "$work/build-without-cargo" -DFMI_CARGO=
 configure_with_cargo "$work/build-unknown" -DFMI_FEATURES=telepathy
 refused 'telepathy' "$CMAKE" --build "$work/build-unknown"
+configure_with_cargo "$work/build-flags" '-DFMI_CARGO_FLAGS=--quiet;--no-such-flag'
+refused 'no-such-flag' "$CMAKE" --build "$work/build-flags"
 configure_with_cargo "$work/build-cross" -DFMI_CARGO_TARGET=no-such-target
 refused 'no-such-target' "$CMAKE" --build "$work/build-cross"

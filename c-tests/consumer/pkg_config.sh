@@ -9,6 +9,9 @@ export PKG_CONFIG_PATH="$libdir/pkgconfig"
 
 [ "$(pkg-config --modversion fmi)" = "$version" ] || fail "pkg-config says $(pkg-config --modversion fmi)"
 
+# New systems have most of these in libc, and would not miss them.
+[ "$(pkg-config --static --libs-only-l fmi | sed 's/ *$//')" = "-lfmi $(native_libraries)" ] || fail "Libs.private"
+
 # pkg-config escapes what it prints for a shell.
 eval c "'$here/program.c'" -o "'$work/shared'" "$(pkg-config --cflags --libs fmi)"
 export LD_LIBRARY_PATH="$libdir"

@@ -3,6 +3,10 @@
 
 #include <stdio.h>
 
+#if defined(LEAST_CXX) && __cplusplus < LEAST_CXX
+#error "compiled as an older C++ than asked for"
+#endif
+
 int main(void)
 {
     static const char config[] = "{\"backends\":{\"Memory\":{\"enabled\":true},\"Direct\":{\"enabled\":false}}}";

@@ -104,6 +104,9 @@ native_libraries() { sed 's/[^ ][^ ]*/-l&/g' "$FMI_SOURCE_DIR/cmake/native-stati
 # files DIRECTORY: what is in it, sorted.
 files() { (cd "$1" && find . ! -type d | sed 's|^\./||' | sort); }
 
+# snapshot DIRECTORY: what would tell that it was written to.
+snapshot() { (cd "$1" && find . -printf '%p %y %s %T@\n' | sort); }
+
 # copy_source DIRECTORY: FMI's sources, with their times, without what was built of them.
 copy_source() {
     mkdir -p "$1"
