@@ -24,7 +24,7 @@ for standard in '' 14 17 20; do
     least=$([ "$standard" = 20 ] && echo 202002L || echo 201703L)
     build="$work/original-$standard"
     configure "$work/project/original" "$build" -DSTANDARD="$standard" "$artifacts" \
-        -DCMAKE_CXX_FLAGS="$warnings" -DLEAST_CXX=$least
+        -DCMAKE_CXX_FLAGS="$warnings" -DLEAST_CXX="$least"
     build "$build"
     runs_static "$build/original"
     runs_shared "$build/by_shared"
