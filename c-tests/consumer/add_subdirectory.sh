@@ -19,7 +19,7 @@ cp "$here/program.cpp" "$work/project"
 cp "$here/original/CMakeLists.txt" "$work/project/original"
 copy_source "$work/project/original/path_to_repo/FMI"
 snapshot "$work/project" >"$work/before"
-for standard in '' 14 17 20; do
+for standard in 14 17 20; do
     # The target FMI brings C++17 to a project that asked for less.
     least=$([ "$standard" = 20 ] && echo 202002L || echo 201703L)
     build="$work/original-$standard"

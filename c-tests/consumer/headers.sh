@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every header of include/: alone, and twice and followed by <fmi.h>. All of them: in either order, after
-# <fmi.h>, by "../include/...", installed under both of their names, in two sources of one program; in every
+# Every header of include/ alone. All of them: in either order, twice, before and after <fmi.h>, by
+# "../include/...", installed under both of their names, in two sources of one program; in every
 # C++ that they are for, by every compiler that is here. Headers that are added are found by themselves.
 . "$(dirname "$0")/support.sh"
 
@@ -32,27 +32,22 @@ includes() { printf "$1\n" $headers; }
 : >"$work/commands"
 check() { printf '%s -std=%s %s -fsyntax-only -I"%s" "%s"\n' "$1" "$2" "$warnings" "$3" "$work/src/$4" >>"$work/commands"; }
 
-# One compile takes a second where a header brings the standard library: each header has but these.
+# Alone by one compiler: a compile takes a second where a header brings the standard library.
 for header in $headers; do
     id=$(echo "$header" | tr '/.' '__')
     source_of "$id-alone.cpp" "#include <$header>"
-    source_of "$id-twice.cpp" "#include <$header>" "#include <$header>" "#include <fmi.h>"
     check "$CXX" c++17 "$include" "$id-alone.cpp"
-    for compiler in $others; do
-        check "$compiler" c++20 "$include" "$id-alone.cpp"
-    done
-    check "$CXX" c++20 "$include" "$id-twice.cpp"
 done
 
 source_of all.cpp "$(includes '#include <%s>')"
 source_of reversed.cpp "$(includes '#include <%s>' | sort -r)"
-source_of after.cpp "#include <fmi.h>" "$(includes '#include <%s>')"
+source_of twice.cpp "#include <fmi.h>" "$(includes '#include <%s>')" "$(includes '#include <%s>')" "#include <fmi.h>"
 for compiler in "$CXX" $others; do
     for standard in c++17 c++20; do
         check "$compiler" $standard "$include" all.cpp
     done
     check "$compiler" c++17 "$include" reversed.cpp
-    check "$compiler" c++17 "$include" after.cpp
+    check "$compiler" c++17 "$include" twice.cpp
 done
 source_of relative.cpp "$(includes '#include "../include/%s"')"
 check "$CXX" c++17 "$work/src" relative.cpp
@@ -61,14 +56,13 @@ check "$CXX" c++17 "$tree/include" installed.cpp
 check "$CXX" c++17 "$tree/include/fmi" all.cpp
 
 # fmi.h is for C too, and for every C++.
-for form in alone twice; do
-    cp "$work/src/fmi_h-$form.cpp" "$work/src/fmi_h-$form.c"
-    for standard in c11 c17; do
-        check "$CC" $standard "$include" "fmi_h-$form.c"
-    done
-    for standard in c++11 c++14; do
-        check "$CXX" $standard "$include" "fmi_h-$form.cpp"
-    done
+source_of c.c "#include <fmi.h>" "#include <fmi.h>"
+cp "$work/src/c.c" "$work/src/c.cpp"
+for standard in c11 c17; do
+    check "$CC" $standard "$include" c.c
+done
+for standard in c++11 c++14; do
+    check "$CXX" $standard "$include" c.cpp
 done
 
 # shellcheck disable=SC2016
