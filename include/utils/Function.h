@@ -7,6 +7,8 @@
 #include <functional>
 #include <utility>
 
+#include "CApi.h"
+
 namespace FMI::Utils {
 
 /**

@@ -8,6 +8,8 @@
 #include <map>
 #include <string>
 
+#include "CApi.h"
+
 namespace FMI::detail {
 
 /** The length of the UTF-8 character at `at`; 0 where there is none, or a NUL. */
