@@ -268,6 +268,7 @@ private:
             channel.set_num_peers(size);
             channel.set_comm_name(job);
             channel.fmi_registered_name = name;
+            ++channel.fmi_edition;
         }
 
         void add(const std::string &name, fmi_channel *channel)

@@ -107,25 +107,13 @@ public:
     virtual void scan(channel_data sendbuf, channel_data recvbuf, raw_function f) = 0;
 
     /** Says which rank this is, from 0 to the number of ranks - 1. */
-    void set_peer_id(Utils::peer_num id)
-    {
-        peer_id = id;
-        ++fmi_edition;
-    }
+    void set_peer_id(Utils::peer_num id) { peer_id = id; }
 
     /** Says how many ranks there are. */
-    void set_num_peers(Utils::peer_num num)
-    {
-        num_peers = num;
-        ++fmi_edition;
-    }
+    void set_num_peers(Utils::peer_num num) { num_peers = num; }
 
     /** Says which job this is: the same on all ranks, and of no other job at that time. */
-    void set_comm_name(std::string name)
-    {
-        comm_name = std::move(name);
-        ++fmi_edition;
-    }
+    void set_comm_name(std::string name) { comm_name = std::move(name); }
 
     /** Called when a communicator that has the channel ends. Must not throw. */
     virtual void finalize() {}
@@ -170,7 +158,7 @@ private:
     /* The communicator's name for the channel. */
     std::string fmi_registered_name;
 
-    /* How often the object was told who it is: each time it begins anew. */
+    /* How many communicators have had the channel: for each it begins anew. */
     unsigned fmi_edition = 0;
 };
 

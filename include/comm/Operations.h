@@ -110,7 +110,7 @@ struct Member {
     const std::string &job;
     /** What tells channels of one job apart; may be empty. */
     const std::string &channel;
-    /** Another number each time that the channel was told. */
+    /** Another number for each communicator that has had the channel. */
     unsigned edition;
 };
 
@@ -218,9 +218,9 @@ private:
 
 /**
  * A channel of the library that belongs to an object: made when it is first
- * needed, and made anew when the object was told again which rank of which job
- * it is, the same one as before, too: so it leaves behind what has failed. A
- * copy of the object makes one of its own.
+ * needed, and made anew when the object has become another rank, one of another
+ * job, or the channel of another communicator, and so leaves behind what has
+ * failed. A copy of the object makes one of its own.
  */
 class Handle {
 public:
