@@ -31,6 +31,10 @@ typedef struct {
     fmi_comm *inner;
     fmi_channel *self;
     int finalized, dropped, downloads;
+    /* What was sent as letters, whose functions were called, and what is asked from inside one. */
+    int sent, waited, overridden;
+    size_t last_sent;
+    fmi_comm *registered_with;
 } end;
 
 static piece copy_of(const void *data, size_t len)
@@ -85,6 +89,8 @@ static int32_t send_object(void *user, const void *data, size_t len, uint32_t de
     waiting = &between->waiting[mine->rank][dest];
     CHECK(*waiting < MAX_LETTERS);
     between->letters[mine->rank][dest][(*waiting)++] = copy_of(data, len);
+    mine->sent++;
+    mine->last_sent = len;
     pthread_cond_broadcast(&between->changed);
     pthread_mutex_unlock(&between->mutex);
     return 0;
@@ -112,8 +118,23 @@ static int32_t recv_object(void *user, void *buf, size_t len, uint32_t src)
     for (i = 0; i < *waiting; i++) {
         letters[i] = letters[i + 1];
     }
+    pthread_cond_broadcast(&between->changed);
     pthread_mutex_unlock(&between->mutex);
     return 0;
+}
+
+/* Waits for the peer to receive, as a channel without FMI_CHANNEL_FULL_DUPLEX may. */
+static int32_t hand_over(void *user, const void *data, size_t len, uint32_t dest)
+{
+    end *mine = (end *)user;
+    table *between = mine->between;
+    int32_t failure = send_object(user, data, len, dest);
+    pthread_mutex_lock(&between->mutex);
+    while (between->waiting[mine->rank][dest] > 0) {
+        pthread_cond_wait(&between->changed, &between->mutex);
+    }
+    pthread_mutex_unlock(&between->mutex);
+    return failure;
 }
 
 /* Client-server */
@@ -144,6 +165,7 @@ static int32_t upload_object(void *user, const char *name, const void *data, siz
     CHECK(place >= 0);
     strcpy(between->names[place], name);
     between->objects[place] = copy_of(data, len);
+    pthread_cond_broadcast(&between->changed);
     pthread_mutex_unlock(&between->mutex);
     return 0;
 }
@@ -166,6 +188,20 @@ static int32_t download_object(void *user, const char *name, void *buf, size_t c
     }
     pthread_mutex_unlock(&between->mutex);
     return 0;
+}
+
+static int32_t waiting_download(void *user, const char *name, void *buf, size_t capacity)
+{
+    end *mine = (end *)user;
+    table *between = mine->between;
+    int32_t found;
+    mine->waited++;
+    pthread_mutex_lock(&between->mutex);
+    while (place_of(between, name) < 0) {
+        pthread_cond_wait(&between->changed, &between->mutex);
+    }
+    pthread_mutex_unlock(&between->mutex);
+    return download_object(user, name, buf, capacity, &found);
 }
 
 static int32_t delete_object(void *user, const char *name)
@@ -381,19 +417,25 @@ static void job_of(uint32_t size, int32_t family,
     free_table(between);
 }
 
-static fmi_channel *channel_of(end *mine, uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+static fmi_channel *channel_with(const fmi_channel_vtable *functions, end *mine, uint32_t rank, uint32_t size,
+    table *between, const char *job)
 {
-    fmi_channel_vtable functions = functions_of(family);
     fmi_channel *channel = NULL;
     memset(mine, 0, sizeof *mine);
     mine->between = between;
     mine->rank = rank;
-    if (family == FMI_CHANNEL_WHOLE) {
+    if (functions->family == FMI_CHANNEL_WHOLE) {
         OK(fmi_comm_create(rank, size, MEMORY_CONFIG, job, 0, &mine->inner));
     }
-    OK(fmi_channel_create_custom(&functions, mine, rank, size, job, &channel));
+    OK(fmi_channel_create_custom(functions, mine, rank, size, job, &channel));
     mine->self = channel;
     return channel;
+}
+
+static fmi_channel *channel_of(end *mine, uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+{
+    fmi_channel_vtable functions = functions_of(family);
+    return channel_with(&functions, mine, rank, size, between, job);
 }
 
 /* A communicator over nothing but this channel. */
@@ -424,8 +466,8 @@ static int32_t twice_left(void *user, void *inout, const void *in, size_t count,
     return 0;
 }
 
-/* All nine operations, over the channel itself or over a communicator that it is registered with. */
-#define EVERY_OPERATION(handle, prefix)                                                             \
+/* The seven collectives, over the channel itself or over a communicator that it is registered with. */
+#define EVERY_COLLECTIVE(handle, prefix)                                                            \
     do {                                                                                            \
         int32_t mine[3], other[3], all[3 * MAX_RANKS], expected = 0, i, scanned = 0;                \
         uint32_t root = size - 1, r;                                                                \
@@ -456,6 +498,14 @@ static int32_t twice_left(void *user, void *inout, const void *in, size_t count,
         CHECK(other[1] == (int32_t)(size * (size - 1) / 2 + size));                                 \
         OK(prefix##_scan(handle, mine, other, 3, FMI_INT32, twice));                                \
         CHECK(other[0] == scanned);                                                                 \
+        CHECK(mine[2] == (int32_t)rank + 2);                                                        \
+    } while (0)
+
+/* And messages around a ring. */
+#define EVERY_OPERATION(handle, prefix)                                                             \
+    do {                                                                                            \
+        int32_t mine[3] = {(int32_t)rank, 1, (int32_t)rank + 2}, other[3];                          \
+        EVERY_COLLECTIVE(handle, prefix);                                                           \
         OK(prefix##_send(handle, mine, sizeof mine, (rank + 1) % size));                            \
         OK(prefix##_recv(handle, other, sizeof other, (rank + size - 1) % size));                   \
         CHECK(other[0] == (int32_t)((rank + size - 1) % size));                                     \
@@ -925,8 +975,406 @@ static void reductions(void)
     CHECK(mine.dropped == 1);
 }
 
+/* Without FMI_CHANNEL_FULL_DUPLEX no collective sends where the peer waits to send, too. */
+static void hand_to_hand(uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+{
+    fmi_channel_vtable functions = functions_of(family);
+    end mine;
+    fmi_channel *channel;
+    functions.flags = 0;
+    functions.send_object = hand_over;
+    channel = channel_with(&functions, &mine, rank, size, between, job);
+    EVERY_COLLECTIVE(channel, fmi_channel);
+    fmi_channel_destroy(channel);
+    dropped_once(&mine);
+}
+
+/* A message is a header and a payload, of which an empty one is left out; `send` is given the payload alone. */
+static void letters(uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+{
+    fmi_channel_vtable functions = functions_of(family);
+    end mine;
+    fmi_channel *channel = channel_with(&functions, &mine, rank, size, between, job);
+    char three[3] = "ab";
+    if (rank == 0) {
+        OK(fmi_channel_send(channel, three, 3, 1));
+        CHECK(mine.sent == 2 && mine.last_sent == 3);
+        OK(fmi_channel_send(channel, NULL, 0, 1));
+        CHECK(mine.sent == 3);
+    } else {
+        OK(fmi_channel_recv(channel, three, 3, 0));
+        OK(fmi_channel_recv(channel, NULL, 0, 0));
+    }
+    mine.sent = 0;
+    OK(fmi_channel_send(channel, three, 3, rank));
+    OK(fmi_channel_recv(channel, three, 3, rank));
+    CHECK(mine.sent == 0 && strcmp(three, "ab") == 0);
+    fmi_channel_destroy(channel);
+    dropped_once(&mine);
+}
+
+static int32_t counted_send(void *user, const void *data, size_t len, uint32_t dest)
+{
+    ((end *)user)->overridden++;
+    return send_object(user, data, len, dest);
+}
+
+static int32_t counted_recv(void *user, void *buf, size_t len, uint32_t src)
+{
+    ((end *)user)->overridden++;
+    return recv_object(user, buf, len, src);
+}
+
+static int32_t counted_barrier(void *user)
+{
+    ((end *)user)->overridden += 1000;
+    return 0;
+}
+
+static void overrides(uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+{
+    fmi_channel_vtable functions = functions_of(family);
+    end mine;
+    fmi_channel *channel;
+    char three[3] = "ab";
+    functions.send = counted_send;
+    functions.recv = counted_recv;
+    functions.send_object = NULL;
+    functions.recv_object = NULL;
+    functions.barrier = counted_barrier;
+    channel = channel_with(&functions, &mine, rank, size, between, job);
+    if (rank == 0) {
+        OK(fmi_channel_send(channel, three, 3, 1));
+        CHECK(mine.sent == 1 && mine.last_sent == 3);
+    } else if (rank == 1) {
+        OK(fmi_channel_recv(channel, three, 3, 0));
+    }
+    CHECK(mine.overridden == (rank < 2));
+    OK(fmi_channel_bcast(channel, three, 3, 0));
+    CHECK(mine.overridden > (rank < 2) && mine.overridden < 1000);
+    OK(fmi_channel_barrier(channel));
+    CHECK(mine.overridden > 1000);
+    EVERY_COLLECTIVE(channel, fmi_channel);
+    fmi_channel_destroy(channel);
+    dropped_once(&mine);
+}
+
+/* A client-server channel that can wait. */
+static void patience(uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+{
+    fmi_channel_vtable functions = functions_of(family);
+    end mine;
+    fmi_channel *channel;
+    functions.download = waiting_download;
+    channel = channel_with(&functions, &mine, rank, size, between, job);
+    EVERY_OPERATION(channel, fmi_channel);
+    CHECK(mine.waited > 0);
+    fmi_channel_destroy(channel);
+    dropped_once(&mine);
+}
+
+/* The channel's deadline, then one that is set; what has timed out may be asked for again. */
+static void deadlines(uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+{
+    fmi_channel_vtable functions = functions_of(family);
+    end mine;
+    fmi_channel *channel;
+    char byte = 3;
+    if (rank == 0) {
+        functions.timeout_ms = 60;
+    }
+    channel = channel_with(&functions, &mine, rank, size, between, job);
+    CHECK(info_of(channel).status == FMI_OK);
+    if (rank == 0) {
+        STATUS(FMI_ERR_TIMEOUT, fmi_channel_recv(channel, &byte, 1, 1));
+        CHECK(info_of(channel).status == FMI_ERR_TIMEOUT && info_of(channel).operation == FMI_OPERATION_RECV);
+        CHECK(info_of(channel).waited_ms >= 60);
+        CHECK(info_of(channel).waited_ms < 20000 && info_of(channel).channel[0] != 0);
+        OK(fmi_channel_set_timeout(channel, 30));
+        STATUS(FMI_ERR_TIMEOUT, fmi_channel_recv(channel, &byte, 1, 1));
+        OK(fmi_channel_set_timeout(channel, 20000));
+        OK(fmi_channel_send(channel, &byte, 1, 1));
+        OK(fmi_channel_recv(channel, &byte, 1, 1));
+        CHECK(byte == 4);
+    } else {
+        OK(fmi_channel_recv(channel, &byte, 1, 0));
+        byte = 4;
+        OK(fmi_channel_send(channel, &byte, 1, 0));
+    }
+    fmi_channel_destroy(channel);
+    dropped_once(&mine);
+}
+
+/* A failure seen from the communicator, under the name that it has for the channel. */
+static void registered_failures(uint32_t rank, uint32_t size, int32_t family, table *between, const char *job)
+{
+    end mine;
+    fmi_channel *channel = channel_of(&mine, rank, size, family, between, job);
+    fmi_comm *comm = comm_over(channel, rank, size);
+    fmi_error_info info;
+    char byte = 1;
+    info.struct_size = sizeof info;
+    OK(fmi_barrier(comm));
+    mine.failure = FMI_ERR_AUTH;
+    STATUS(FMI_ERR_CALLBACK, fmi_bcast(comm, &byte, 1, 0));
+    OK(fmi_comm_error_info(comm, &info));
+    CHECK(info.cause == FMI_ERR_AUTH && info.operation == FMI_OPERATION_BCAST && strcmp(info.channel, "mine") == 0);
+    /* The channel by itself has not failed. */
+    CHECK(info_of(channel).status == FMI_OK);
+    mine.failure = 0;
+    STATUS(FMI_ERR_POISONED, fmi_barrier(comm));
+    OK(fmi_send(comm, &byte, 1, 1 - rank));
+    OK(fmi_recv(comm, &byte, 1, 1 - rank));
+    fmi_comm_destroy(comm);
+    CHECK(mine.finalized == 1 && mine.dropped == 0);
+    fmi_channel_destroy(channel);
+    CHECK(mine.finalized == 1);
+    dropped_once(&mine);
+}
+
+/* Every function that a family needs is named where it is missing; a table ends where it says. */
+static void missing_functions(void)
+{
+    static const struct {
+        int32_t family;
+        const char *name;
+        size_t offset;
+    } needed[] = {
+#define NEEDED(family, name) {family, "vtable->" #name " is NULL", offsetof(fmi_channel_vtable, name)}
+        NEEDED(FMI_CHANNEL_PEER_TO_PEER, send_object), NEEDED(FMI_CHANNEL_PEER_TO_PEER, recv_object),
+        NEEDED(FMI_CHANNEL_CLIENT_SERVER, upload_object), NEEDED(FMI_CHANNEL_CLIENT_SERVER, download_object),
+        NEEDED(FMI_CHANNEL_CLIENT_SERVER, delete_object), NEEDED(FMI_CHANNEL_CLIENT_SERVER, list_objects),
+        NEEDED(FMI_CHANNEL_WHOLE, send), NEEDED(FMI_CHANNEL_WHOLE, recv), NEEDED(FMI_CHANNEL_WHOLE, bcast),
+        NEEDED(FMI_CHANNEL_WHOLE, barrier), NEEDED(FMI_CHANNEL_WHOLE, gather), NEEDED(FMI_CHANNEL_WHOLE, scatter),
+        NEEDED(FMI_CHANNEL_WHOLE, reduce), NEEDED(FMI_CHANNEL_WHOLE, allreduce), NEEDED(FMI_CHANNEL_WHOLE, scan)
+    };
+    fmi_channel_vtable functions;
+    fmi_channel *channel;
+    end mine;
+    size_t i;
+    memset(&mine, 0, sizeof mine);
+    for (i = 0; i < sizeof needed / sizeof *needed; i++) {
+        functions = functions_of(needed[i].family);
+        memset((char *)&functions + needed[i].offset, 0, sizeof functions.send);
+        REFUSED(FMI_ERR_NULL, needed[i].name, fmi_channel_create_custom(&functions, &mine, 0, 1, "x", &channel));
+        CHECK(channel == NULL && mine.dropped == (int)i + 1);
+    }
+    /* Before `drop` a table ends that cannot say how. */
+    functions = functions_of(FMI_CHANNEL_WHOLE);
+    mine.dropped = 0;
+    for (i = 0; i < offsetof(fmi_channel_vtable, send_object); i++) {
+        functions.struct_size = i;
+        REFUSED(FMI_ERR_ARG, "struct_size", fmi_channel_create_custom(&functions, &mine, 0, 1, "x", &channel));
+    }
+    functions.struct_size = i;
+    REFUSED(FMI_ERR_NULL, "send", fmi_channel_create_custom(&functions, &mine, 0, 1, "x", &channel));
+    CHECK(mine.dropped == 0);
+}
+
+/* Calls every function with a handle that is none. */
+static void no_channel(fmi_status expected, fmi_channel *none)
+{
+    char buf[8] = "";
+    double number;
+    int32_t found;
+    fmi_error_info info;
+    fmi_comm *comm = lone_rank();
+    info.struct_size = sizeof info;
+#define NONE(call) REFUSED(expected, "channel", call)
+    NONE(fmi_channel_close(none, 1));
+    NONE(fmi_channel_set_timeout(none, 1));
+    NONE(fmi_comm_register_channel(comm, "x", none));
+    NONE(fmi_channel_error_info(none, &info));
+    NONE(fmi_channel_latency(none, 1, 1, 1, &number));
+    NONE(fmi_channel_price(none, 1, 1, 1, &number));
+    NONE(fmi_channel_operation_latency(none, FMI_OPERATION_SEND, 1, 0, &number));
+    NONE(fmi_channel_operation_price(none, FMI_OPERATION_SEND, 1, 0, &number));
+    NONE(fmi_channel_upload(none, "x", buf, 1));
+    NONE(fmi_channel_download(none, "x", buf, 1, &found));
+    NONE(fmi_channel_delete(none, "x"));
+    NONE(fmi_channel_list(none, count_names, buf));
+    NONE(fmi_channel_send(none, buf, 1, 0));
+    NONE(fmi_channel_recv(none, buf, 1, 0));
+    NONE(fmi_channel_bcast(none, buf, 1, 0));
+    NONE(fmi_channel_barrier(none));
+    NONE(fmi_channel_gather(none, buf, 1, buf + 1, 1, 0));
+    NONE(fmi_channel_scatter(none, buf, 1, buf + 1, 1, 0));
+    NONE(fmi_channel_reduce(none, buf, buf + 1, 1, FMI_BYTE, FMI_BOR, 0));
+    NONE(fmi_channel_allreduce(none, buf, buf + 1, 1, FMI_BYTE, FMI_BOR));
+    NONE(fmi_channel_scan(none, buf, buf + 1, 1, FMI_BYTE, FMI_BOR));
+    fmi_channel_destroy(none);
+    fmi_comm_destroy(comm);
+}
+
+static void wrong_pointers(void)
+{
+    fmi_channel_vtable functions = functions_of(FMI_CHANNEL_CLIENT_SERVER);
+    table *between = new_table();
+    end mine;
+    fmi_channel *channel = channel_of(&mine, 0, 1, FMI_CHANNEL_CLIENT_SERVER, between, "pointers");
+    union {
+        double number;
+        char bytes[2 * sizeof(fmi_channel_vtable)];
+    } room;
+    char *odd = room.bytes + 1;
+    char byte;
+    fmi_error_info info;
+    no_channel(FMI_ERR_NULL, NULL);
+    no_channel(FMI_ERR_ARG, (fmi_channel *)((char *)channel + 1));
+
+    REFUSED(FMI_ERR_NULL, "buf", fmi_channel_send(channel, NULL, 1, 0));
+    REFUSED(FMI_ERR_NULL, "buf", fmi_channel_recv(channel, NULL, 1, 0));
+    REFUSED(FMI_ERR_NULL, "buf", fmi_channel_bcast(channel, NULL, 1, 0));
+    REFUSED(FMI_ERR_NULL, "send", fmi_channel_gather(channel, NULL, 1, &byte, 1, 0));
+    REFUSED(FMI_ERR_NULL, "recv", fmi_channel_gather(channel, "x", 1, NULL, 1, 0));
+    REFUSED(FMI_ERR_NULL, "send", fmi_channel_scatter(channel, NULL, 1, &byte, 1, 0));
+    REFUSED(FMI_ERR_NULL, "recv", fmi_channel_scatter(channel, "x", 1, NULL, 1, 0));
+    REFUSED(FMI_ERR_NULL, "recv", fmi_channel_reduce(channel, "x", NULL, 1, FMI_BYTE, FMI_BOR, 0));
+    REFUSED(FMI_ERR_NULL, "send", fmi_channel_allreduce(channel, NULL, &byte, 1, FMI_BYTE, FMI_BOR));
+    REFUSED(FMI_ERR_NULL, "recv", fmi_channel_scan(channel, "x", NULL, 1, FMI_BYTE, FMI_BOR));
+    REFUSED(FMI_ERR_ARG, "rank 1", fmi_channel_send(channel, "x", 1, 1));
+    REFUSED(FMI_ERR_ARG, "1", fmi_channel_bcast(channel, &byte, 1, 1));
+    REFUSED(FMI_ERR_NULL, "data", fmi_channel_upload(channel, "x", NULL, 1));
+    REFUSED(FMI_ERR_NULL, "name", fmi_channel_upload(channel, NULL, "x", 1));
+    REFUSED(FMI_ERR_NULL, "name", fmi_channel_download(channel, NULL, &byte, 1, (int32_t *)&room));
+    REFUSED(FMI_ERR_NULL, "buf", fmi_channel_download(channel, "x", NULL, 1, (int32_t *)&room));
+    STATUS(FMI_ERR_ARG, fmi_channel_delete(channel, "\xff"));
+    REFUSED(FMI_ERR_ARG, "found", fmi_channel_download(channel, "x", &byte, 1, (int32_t *)odd));
+    REFUSED(FMI_ERR_ARG, "out", fmi_channel_latency(channel, 1, 1, 1, (double *)odd));
+    REFUSED(FMI_ERR_NULL, "out", fmi_channel_operation_price(channel, FMI_OPERATION_SEND, 1, 0, NULL));
+    REFUSED(FMI_ERR_NULL, "out", fmi_channel_error_info(channel, NULL));
+    REFUSED(FMI_ERR_ARG, "out", fmi_channel_error_info(channel, (fmi_error_info *)odd));
+    info.struct_size = 0;
+    STATUS(FMI_ERR_ARG, fmi_channel_error_info(channel, &info));
+    REFUSED(FMI_ERR_ARG, "out", fmi_channel_create("Memory", NULL, NULL, 0, 1, "x", (fmi_channel **)odd));
+    mine.dropped = 0;
+    REFUSED(FMI_ERR_ARG, "out", fmi_channel_create_custom(&functions, &mine, 0, 1, "x", (fmi_channel **)odd));
+    CHECK(mine.dropped == 1);
+    REFUSED(FMI_ERR_ARG, "vtable", fmi_channel_create_custom((const fmi_channel_vtable *)odd, &mine, 0, 1, "x",
+        (fmi_channel **)&room));
+    CHECK(mine.dropped == 1);
+    mine.dropped = 0;
+    fmi_channel_destroy(channel);
+    dropped_once(&mine);
+    free_table(between);
+}
+
+/* The model of the library's channels, calculated by hand. */
+static void built_in_predictions(void)
+{
+    fmi_channel *channel;
+    OK(fmi_channel_create("Direct", NULL,
+        "{\"bandwidth\":100,\"overhead\":1,\"transfer_price\":2,\"vm_price\":0.5,\"requests_per_hour\":1000,"
+        "\"include_infrastructure_costs\":true}",
+        0, 4, "model", &channel));
+    /* Two rounds, 2 MB at 100 MB/s; 4 MB that leave and enter, and a thousandth of an hour. */
+    near_to(asked(fmi_channel_latency, channel, 2, 1, 1000000), 2 * 1 + 20);
+    near_to(asked(fmi_channel_price, channel, 2, 1, 1000000), 0.004 * 2 + 0.0005);
+    near_to(asked_of(fmi_channel_operation_latency, channel, FMI_OPERATION_SEND, 1000000, 0), 1 + 10);
+    near_to(asked_of(fmi_channel_operation_price, channel, FMI_OPERATION_SEND, 1000000, 0), 0.002 * 2 + 0.0005);
+    fmi_channel_destroy(channel);
+
+    OK(fmi_channel_create("Redis", NULL,
+        "{\"bandwidth_single\":100,\"bandwidth_multiple\":250,\"overhead\":2,\"transfer_price\":0.5,"
+        "\"instance_price\":0.2,\"requests_per_hour\":100,\"include_infrastructure_costs\":true}",
+        0, 4, "model", &channel));
+    /* Three readers share the server's bandwidth, one has that of a connection. */
+    near_to(asked(fmi_channel_latency, channel, 1, 3, 1000000), 2 * 2 + 12);
+    near_to(asked(fmi_channel_latency, channel, 1, 1, 1000000), 2 + 10);
+    near_to(asked(fmi_channel_price, channel, 1, 3, 1000000), 0.004 * 0.5 + 0.002);
+    STATUS(FMI_ERR_UNSUPPORTED, fmi_channel_barrier(channel));
+    STATUS(FMI_ERR_UNSUPPORTED, fmi_channel_delete(channel, "x"));
+    fmi_channel_destroy(channel);
+
+    OK(fmi_channel_create("S3", NULL,
+        "{\"bandwidth\":50,\"overhead\":10,\"transfer_price\":0.1,\"download_price\":0.001,\"upload_price\":0.01}",
+        0, 4, "model", &channel));
+    /* Two rounds, each with half of the 50 ms between two looks; two looks for each object. */
+    near_to(asked(fmi_channel_latency, channel, 2, 2, 1000000), 2 * (10 + 25) + 20);
+    near_to(asked(fmi_channel_price, channel, 2, 2, 1000000), 2 * 0.01 + 4 * 2 * 0.001 + 0.006 * 0.1);
+    fmi_channel_destroy(channel);
+}
+
+/* What keeps no objects, or is not in this build, says so. */
+static void unsupported(void)
+{
+    static const int32_t families[] = {FMI_CHANNEL_PEER_TO_PEER, FMI_CHANNEL_WHOLE};
+    fmi_comm *comm = lone_rank();
+    fmi_channel *channel;
+    char byte = 0;
+    int32_t found = 7;
+    int i, names = 0;
+    for (i = 0; i < 3; i++) {
+        table *between = new_table();
+        end mine;
+        memset(&mine, 0, sizeof mine);
+        if (i < 2) {
+            channel = channel_of(&mine, 0, 1, families[i], between, "no store");
+        } else {
+            OK(fmi_channel_create("Memory", NULL, NULL, 0, 1, "no store", &channel));
+        }
+        STATUS(FMI_ERR_UNSUPPORTED, fmi_channel_upload(channel, "x", &byte, 1));
+        STATUS(FMI_ERR_UNSUPPORTED, fmi_channel_download(channel, "x", &byte, 1, &found));
+        STATUS(FMI_ERR_UNSUPPORTED, fmi_channel_delete(channel, "x"));
+        STATUS(FMI_ERR_UNSUPPORTED, fmi_channel_list(channel, count_names, &names));
+        CHECK(found == 7 && names == 0);
+        fmi_channel_destroy(channel);
+        fmi_comm_destroy(mine.inner);
+        free_table(between);
+    }
+    OK(fmi_channel_create("Redis", NULL, NULL, 0, 1, "x", &channel));
+    REFUSED(FMI_ERR_UNSUPPORTED, "Redis", fmi_comm_register_channel(comm, "mine", channel));
+    fmi_channel_destroy(channel);
+    OK(fmi_barrier(comm));
+    fmi_comm_destroy(comm);
+}
+
+/* From inside a function of the channel: the channel and its communicator are busy, others are not. */
+static int32_t asking_send(void *user, const void *data, size_t len, uint32_t dest)
+{
+    end *mine = (end *)user;
+    fmi_comm *other = lone_rank();
+    double number;
+    (void)data;
+    (void)len;
+    (void)dest;
+    if (mine->registered_with != NULL) {
+        STATUS(FMI_ERR_BUSY, fmi_barrier(mine->registered_with));
+    } else {
+        char byte;
+        STATUS(FMI_ERR_BUSY, fmi_channel_recv(mine->self, &byte, 1, 1));
+        STATUS(FMI_ERR_BUSY, fmi_channel_barrier(mine->self));
+        STATUS(FMI_ERR_BUSY, fmi_channel_close(mine->self, 1));
+    }
+    OK(fmi_channel_latency(mine->self, 1, 1, 1, &number));
+    CHECK(number == 111);
+    OK(fmi_barrier(other));
+    fmi_comm_destroy(other);
+    mine->overridden++;
+    return 0;
+}
+
+static void busy_inside(void)
+{
+    fmi_channel_vtable functions = functions_of(FMI_CHANNEL_PEER_TO_PEER);
+    end mine;
+    memset(&mine, 0, sizeof mine);
+    functions.send = asking_send;
+    functions.recv = no_recv;
+    functions.latency = latency;
+    OK(fmi_channel_create_custom(&functions, &mine, 0, 2, "busy", &mine.self));
+    OK(fmi_channel_send(mine.self, "x", 1, 1));
+    mine.registered_with = comm_over(mine.self, 0, 2);
+    OK(fmi_send(mine.registered_with, "x", 1, 1));
+    CHECK(mine.overridden == 2);
+    fmi_comm_destroy(mine.registered_with);
+    fmi_channel_destroy(mine.self);
+    CHECK(mine.dropped == 1 && mine.finalized == 2);
+}
+
 int main(void)
 {
+    uint32_t size;
     watchdog(100);
     OK(fmi_op_create(twice_left, NULL, NULL, 0, 0, &twice));
     every_family();
@@ -936,12 +1384,26 @@ int main(void)
     job_of(2, FMI_CHANNEL_PEER_TO_PEER, lengths);
     job_of(2, FMI_CHANNEL_CLIENT_SERVER, lengths);
     job_of(2, FMI_CHANNEL_PEER_TO_PEER, reductions_that_meddle);
+    for (size = 2; size <= MAX_RANKS; size++) {
+        job_of(size, FMI_CHANNEL_PEER_TO_PEER, hand_to_hand);
+        job_of(size, FMI_CHANNEL_PEER_TO_PEER, overrides);
+        job_of(size, FMI_CHANNEL_CLIENT_SERVER, patience);
+    }
+    job_of(2, FMI_CHANNEL_PEER_TO_PEER, letters);
+    job_of(2, FMI_CHANNEL_CLIENT_SERVER, deadlines);
+    job_of(2, FMI_CHANNEL_PEER_TO_PEER, registered_failures);
+    job_of(2, FMI_CHANNEL_CLIENT_SERVER, registered_failures);
     entangled();
+    busy_inside();
     made_wrong();
+    missing_functions();
+    wrong_pointers();
     tables_of_other_versions();
     registering();
     predictions();
     built_in_channels();
+    built_in_predictions();
+    unsupported();
     objects();
     reductions();
     OK(fmi_op_destroy(twice));
