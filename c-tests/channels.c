@@ -633,7 +633,9 @@ static int32_t no_recv(void *user, void *buf, size_t len, uint32_t src)
 
 static int32_t meddling(void *user, void *inout, const void *in, size_t count, fmi_datatype type)
 {
-    fmi_channel *channel = (fmi_channel *)user;
+    fmi_channel *channel = (fmi_channel *)user, *made = channel;
+    fmi_channel_vtable functions = functions_of(FMI_CHANNEL_PEER_TO_PEER);
+    end mine;
     double number;
     (void)inout;
     (void)in;
@@ -641,6 +643,15 @@ static int32_t meddling(void *user, void *inout, const void *in, size_t count, f
     (void)type;
     STATUS(FMI_ERR_REENTRANT, fmi_channel_barrier(channel));
     STATUS(FMI_ERR_REENTRANT, fmi_channel_latency(channel, 1, 1, 1, &number));
+    STATUS(FMI_ERR_REENTRANT, fmi_channel_upload(channel, "x", "x", 1));
+    STATUS(FMI_ERR_REENTRANT, fmi_channel_set_timeout(channel, 1));
+    STATUS(FMI_ERR_REENTRANT, fmi_channel_close(channel, 1));
+    STATUS(FMI_ERR_REENTRANT, fmi_channel_create("Memory", NULL, NULL, 0, 1, "x", &made));
+    CHECK(made == NULL);
+    memset(&mine, 0, sizeof mine);
+    made = channel;
+    STATUS(FMI_ERR_REENTRANT, fmi_channel_create_custom(&functions, &mine, 0, 1, "x", &made));
+    CHECK(made == NULL && mine.dropped == 1);
     fmi_channel_destroy(channel);
     return 0;
 }
@@ -915,6 +926,9 @@ static void objects(void)
     /* The second visit ends it. */
     STATUS(FMI_ERR_CALLBACK, fmi_channel_list(channel, count_names, &count));
     CHECK(count == 2);
+    count = 10;
+    OK(fmi_channel_list(channel, count_names, &count));
+    CHECK(count == 13);
     REFUSED(FMI_ERR_NULL, "visit", fmi_channel_list(channel, NULL, NULL));
     REFUSED(FMI_ERR_NULL, "name", fmi_channel_delete(channel, NULL));
     REFUSED(FMI_ERR_NULL, "found", fmi_channel_download(channel, "a", buffer, 3, NULL));
@@ -952,6 +966,28 @@ static int32_t looking_allreduce(void *user, const void *send, void *recv, size_
     return 0;
 }
 
+static int32_t failing(void *user, void *inout, const void *in, size_t count, fmi_datatype type)
+{
+    (void)user;
+    (void)inout;
+    (void)in;
+    (void)count;
+    (void)type;
+    return 1;
+}
+
+static int32_t whole_allreduce_of_itself(void *user, const void *send, void *recv, size_t len,
+    const fmi_reduction *reduction)
+{
+    int32_t right[2] = {0, 0};
+    fmi_status status;
+    (void)user;
+    (void)send;
+    status = fmi_reduction_apply(reduction, recv, right, len);
+    CHECK(status == FMI_ERR_CALLBACK);
+    return status;
+}
+
 static void reductions(void)
 {
     fmi_channel_vtable functions = functions_of(FMI_CHANNEL_WHOLE);
@@ -971,8 +1007,15 @@ static void reductions(void)
     OK(fmi_channel_allreduce(channel, data, result, 2, FMI_INT32, op));
     CHECK(seen_flags == (FMI_OP_ASSOCIATIVE | FMI_OP_ELEMENTWISE));
     OK(fmi_op_destroy(op));
+    /* A function that fails, fails the channel's, too. */
+    functions.allreduce = whole_allreduce_of_itself;
+    OK(fmi_op_create(failing, NULL, NULL, 0, 0, &op));
     fmi_channel_destroy(channel);
-    CHECK(mine.dropped == 1);
+    OK(fmi_channel_create_custom(&functions, &mine, 0, 1, "reductions", &channel));
+    STATUS(FMI_ERR_CALLBACK, fmi_channel_allreduce(channel, data, result, 2, FMI_INT32, op));
+    OK(fmi_op_destroy(op));
+    fmi_channel_destroy(channel);
+    CHECK(mine.dropped == 2);
 }
 
 /* Without FMI_CHANNEL_FULL_DUPLEX no collective sends where the peer waits to send, too. */
@@ -1088,7 +1131,7 @@ static void deadlines(uint32_t rank, uint32_t size, int32_t family, table *betwe
     if (rank == 0) {
         STATUS(FMI_ERR_TIMEOUT, fmi_channel_recv(channel, &byte, 1, 1));
         CHECK(info_of(channel).status == FMI_ERR_TIMEOUT && info_of(channel).operation == FMI_OPERATION_RECV);
-        CHECK(info_of(channel).waited_ms >= 60);
+        CHECK(info_of(channel).peer == 1 && info_of(channel).waited_ms >= 60);
         CHECK(info_of(channel).waited_ms < 20000 && info_of(channel).channel[0] != 0);
         OK(fmi_channel_set_timeout(channel, 30));
         STATUS(FMI_ERR_TIMEOUT, fmi_channel_recv(channel, &byte, 1, 1));

@@ -37,8 +37,9 @@ pub(super) struct Store {
     /// so that all are read where it is.
     last: HashMap<(Rank, bool), String>,
     incoming: Scratch,
-    /// What the running call waits for, and whether something unfit lies there.
+    /// What the running call waits for, from whom, and whether something unfit lies there.
     awaited: String,
+    awaited_from: Rank,
     is_damaged: bool,
 }
 
@@ -55,6 +56,7 @@ impl Store {
             last: HashMap::new(),
             incoming: Scratch::empty(),
             awaited: String::new(),
+            awaited_from: rank,
             is_damaged: false,
         }
     }
@@ -97,6 +99,7 @@ impl Store {
         buffer: &mut [u8],
         src: Rank,
     ) -> Poll<Result<()>> {
+        self.awaited_from = src;
         if src == self.rank {
             if let Some(received) = self.own.recv(buffer) {
                 return Poll::Ready(received);
@@ -190,10 +193,12 @@ impl Store {
         if let Some(error) = self.epoch.explain() {
             return error;
         }
-        if self.is_damaged {
-            return Error::new(ErrorKind::Protocol, format!("the object {} is damaged", self.awaited));
-        }
-        Error::new(ErrorKind::Timeout, format!("{} is not there", self.awaited))
+        let error = if self.is_damaged {
+            Error::new(ErrorKind::Protocol, format!("the object {} is damaged", self.awaited))
+        } else {
+            Error::new(ErrorKind::Timeout, format!("{} is not there", self.awaited))
+        };
+        error.with_peer(self.awaited_from)
     }
 
     fn name(&self, identity: &Identity) -> String {
