@@ -90,6 +90,33 @@ static void leaves_nothing()
     }
 }
 
+// Says how many of its objects it remembers.
+class Remembering : public user::Directory {
+public:
+    using Directory::Directory;
+
+    std::size_t remembered() const { return created_objects.size(); }
+};
+
+static void forgets_what_was_read()
+{
+    const user::Directory::Path path;
+    on_threads(2, [&](peer_num rank) {
+        auto channel = std::make_shared<Remembering>(path);
+        FMI::Communicator comm(rank, 2, empty_config(), "forgets");
+        comm.register_channel("directory", channel);
+        FMI::Comm::Data<int> message = 1;
+        // Never more than 100 are unread.
+        for (int batch = 0; batch < 25; batch++) {
+            for (int i = 0; i < 100; i++) {
+                rank == 0 ? comm.send(message, 1) : comm.recv(message, 0);
+            }
+            rank == 0 ? comm.recv(message, 1) : comm.send(message, 0);
+        }
+        CHECK(channel->remembered() <= 1024 + 100);
+    });
+}
+
 static void overrides_are_called(const Server &server)
 {
     on_threads(3, [&](peer_num rank) {
@@ -134,6 +161,7 @@ int main()
     over_threads("Direct, registered", few, [] { return 0; },
         [&](int) { return FMI::Comm::Channel::get_channel("Direct", server.parameters(), {}); });
     leaves_nothing();
+    forgets_what_was_read();
     overrides_are_called(server);
     finalized_once();
     return 0;

@@ -187,6 +187,9 @@ public:
     /** Stores an object, and remembers it for finalize(). */
     virtual void upload(channel_data buf, std::string name)
     {
+        if (created_objects.size() >= fmi_forget_at) {
+            fmi_forget_read();
+        }
         created_objects.push_back(name);
         upload_object(buf, std::move(name));
     }
@@ -234,6 +237,23 @@ protected:
     unsigned max_timeout;
 
 private:
+    /* Forgets the objects that have been read, and so deleted: a long job would remember every message. */
+    void fmi_forget_read()
+    {
+        try {
+            std::vector<std::string> names = get_object_names();
+            std::sort(names.begin(), names.end());
+            const auto is_gone = [&](const std::string &name) {
+                return !std::binary_search(names.begin(), names.end(), name);
+            };
+            created_objects.erase(std::remove_if(created_objects.begin(), created_objects.end(), is_gone),
+                                  created_objects.end());
+        } catch (...) {
+            /* What is remembered too long is only deleted twice. */
+        }
+        fmi_forget_at = std::max(fmi_forget_least, 2 * created_objects.size());
+    }
+
     bool fmi_is_any_left()
     {
         if (created_objects.empty()) {
@@ -260,6 +280,10 @@ private:
         return fmi_store();
     }
 
+    /* So many that a look at the names, one request of 1,000 of them on S3, is cheap beside the uploads. */
+    static constexpr std::size_t fmi_forget_least = 1024;
+
+    std::size_t fmi_forget_at = fmi_forget_least;
     detail::Handle fmi_store_handle;
 };
 
