@@ -613,6 +613,29 @@ static void lengths(uint32_t rank, uint32_t size, int32_t family, table *between
     dropped_once(&mine);
 }
 
+/* An upload out of an upload. */
+static int32_t nested_upload(void *user, const char *name, const void *data, size_t len)
+{
+    int32_t found;
+    fmi_channel *self = ((end *)user)->self;
+    STATUS(FMI_ERR_BUSY, fmi_channel_upload(self, name, data, len));
+    STATUS(FMI_ERR_BUSY, fmi_channel_download(self, name, NULL, 0, &found));
+    STATUS(FMI_ERR_BUSY, fmi_channel_delete(self, name));
+    return 0;
+}
+
+static void nested(void)
+{
+    fmi_channel_vtable functions = functions_of(FMI_CHANNEL_CLIENT_SERVER);
+    end mine;
+    memset(&mine, 0, sizeof mine);
+    functions.upload_object = nested_upload;
+    OK(fmi_channel_create_custom(&functions, &mine, 0, 1, "nested", &mine.self));
+    OK(fmi_channel_upload(mine.self, "a", "1", 1));
+    fmi_channel_destroy(mine.self);
+    CHECK(mine.dropped == 1);
+}
+
 /* A function of the channel that uses the channel. */
 static int32_t entangled_send(void *user, const void *data, size_t len, uint32_t dest)
 {
@@ -1437,6 +1460,7 @@ int main(void)
     job_of(2, FMI_CHANNEL_PEER_TO_PEER, registered_failures);
     job_of(2, FMI_CHANNEL_CLIENT_SERVER, registered_failures);
     entangled();
+    nested();
     busy_inside();
     made_wrong();
     missing_functions();

@@ -216,7 +216,7 @@ public:
             throw std::runtime_error("FMI: set_channel_policy() without a policy");
         }
         at_work().policy = std::move(policy);
-        at_work().has_own_policy = false;
+        at_work().has_default_policy = false;
     }
 
     /** Says whether the policy shall go by latency or by price. */
@@ -283,7 +283,7 @@ private:
         std::string job;
         std::map<std::string, std::shared_ptr<Comm::Channel>> channels;
         std::shared_ptr<Utils::ChannelPolicy> policy;
-        bool has_own_policy = true;
+        bool has_default_policy = true;
         std::string pinned;
 
     private:
@@ -388,7 +388,7 @@ private:
     void choose(Utils::OperationInfo info)
     {
         State &self = at_work();
-        if (self.has_own_policy && self.channels.size() < 2) {
+        if (self.has_default_policy && self.channels.size() < 2) {
             return;
         }
         const std::string name = self.policy->get_channel(info);

@@ -184,8 +184,8 @@
  * fmi_channel_create_custom().
  *
  * Register it with a communicator, or use it by itself: fmi_channel_send() and
- * its kin. One thread at a time may be inside a call on a channel; a second one
- * gets FMI_ERR_BUSY.
+ * its kin. One call at a time may move data over a channel; a second one, of
+ * another thread or out of a function of the channel, gets FMI_ERR_BUSY.
  */
 typedef struct fmi_channel fmi_channel;
 
@@ -1497,7 +1497,7 @@ fmi_status fmi_channel_operation_price(const fmi_channel *channel,
  * @param len      its length in bytes.
  * @return FMI_OK; FMI_ERR_UNSUPPORTED where the channel keeps no objects, or is not in this build;
  *         FMI_ERR_CALLBACK where a function of yours failed; FMI_ERR_ARG where name is not UTF-8;
- *         FMI_ERR_NULL; FMI_ERR_REENTRANT.
+ *         FMI_ERR_NULL; FMI_ERR_BUSY; FMI_ERR_REENTRANT.
  */
 fmi_status fmi_channel_upload(fmi_channel *channel, const char *name, const void *data, size_t len);
 

@@ -302,6 +302,11 @@ static void choices()
     channels["slow"] = counting(1, 0.7);
     CHECK(cheap.get_channel(send) == "slow");
 
+    // A channel that cannot say what it costs is the last to be taken.
+    Channels silent = {{"a", counting(std::numeric_limits<double>::quiet_NaN(), 0)}, {"b", counting(5, 0)}};
+    ChannelPolicy of_silent(silent, 2, 0.1, FMI::Utils::Hint::fast);
+    CHECK(of_silent.get_channel(send) == "b");
+
     // Sender and receiver choose alike, whatever lengths they hold: by 64 KiB.
     class Line : public Counting {
     public:

@@ -6,6 +6,7 @@
 #ifndef FMI_COMM_REGISTERED_H
 #define FMI_COMM_REGISTERED_H
 
+#include <limits>
 #include <memory>
 
 namespace FMI::detail {
@@ -97,11 +98,11 @@ private:
 
     static Comm::Channel &object(void *user) { return **static_cast<std::shared_ptr<Comm::Channel> *>(user); }
 
-    /* What the user's function says, or 0 where it throws. */
+    /* What the user's function says; where it throws, that nothing is dearer. */
     template <typename Body>
     static double answer(Body &&body) noexcept
     {
-        double number = 0;
+        double number = std::numeric_limits<double>::infinity();
         callback([&] { number = body(); });
         return number;
     }

@@ -5,6 +5,7 @@
 #define FMI_UTILS_CHANNELPOLICY_H
 
 #include <cstddef>
+#include <limits>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -50,9 +51,11 @@ public:
         double least = 0;
         for (const auto &[name, channel] : channels) {
             const double cost = hint == fast ? channel->get_operation_latency(op_info) : price(*channel, op_info);
-            if (!best || cost < least) {
+            /* A channel whose cost is no number is as dear as can be. */
+            const double known = cost == cost ? cost : std::numeric_limits<double>::infinity();
+            if (!best || known < least) {
                 best = &name;
-                least = cost;
+                least = known;
             }
         }
         if (!best) {

@@ -236,9 +236,9 @@ impl Channel {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the channel is none that keeps objects, or
-    /// is not in this build; the channel's own.
+    /// is not in this build; [`ErrorKind::Busy`] where a call is inside; the channel's own.
     pub fn upload(&self, name: &str, data: &[u8]) -> Result<()> {
-        self.store()?.upload_object(name, data)
+        self.with_store(|store| store.upload_object(name, data))
     }
 
     /// Copies as much of the object `name` as there is, and `buffer` can take;
@@ -247,7 +247,7 @@ impl Channel {
     /// # Errors
     /// As [`upload`](Self::upload).
     pub fn download(&self, name: &str, buffer: &mut [u8]) -> Result<bool> {
-        self.store()?.download_object(name, buffer)
+        self.with_store(|store| store.download_object(name, buffer))
     }
 
     /// Removes the object `name`, if there is one.
@@ -255,7 +255,7 @@ impl Channel {
     /// # Errors
     /// As [`upload`](Self::upload).
     pub fn delete(&self, name: &str) -> Result<()> {
-        self.store()?.delete_object(name)
+        self.with_store(|store| store.delete_object(name))
     }
 
     /// Calls `visit` with the name of every object.
@@ -263,14 +263,14 @@ impl Channel {
     /// # Errors
     /// As [`upload`](Self::upload).
     pub fn list(&self, visit: &mut dyn FnMut(&str)) -> Result<()> {
-        self.store()?.list_objects(visit)
+        self.with_store(|store| store.list_objects(visit))
     }
 
-    fn store(&self) -> Result<&dyn CustomChannel> {
+    fn with_store<T>(&self, body: impl FnOnce(&dyn CustomChannel) -> Result<T>) -> Result<T> {
         match &self.source {
             Source::Absent(kind) => Err(not_built(kind.name())),
             Source::Custom(custom) if matches!(custom.channel().family(), Family::ClientServer { .. }) => {
-                Ok(custom.channel())
+                custom.alone(body)
             }
             _ => Err(Error::new(ErrorKind::Unsupported, "the channel keeps no objects")),
         }

@@ -281,6 +281,15 @@ impl Custom {
         }
     }
 
+    /// Runs `body` with the channel, which no other call is inside of meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`], [`ErrorKind::Forked`]; those of `body`.
+    pub(crate) fn alone<T>(&self, body: impl FnOnce(&dyn CustomChannel) -> Result<T>) -> Result<T> {
+        let _state = self.lock()?;
+        body(self.channel())
+    }
+
     pub(crate) fn send(&self, data: &[u8], dest: Rank, limits: &Limits<'_>) -> Result<()> {
         self.enter(limits)?.send(None, data, dest)
     }
