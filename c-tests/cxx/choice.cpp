@@ -322,8 +322,8 @@ static void choices()
     Channels lines = {{"long", std::make_shared<Line>(100, 65536)}, {"short", std::make_shared<Line>(1, 655.36)}};
     ChannelPolicy by_length(lines, 2, 0.1, FMI::Utils::Hint::fast);
     for (std::size_t size : {0, 8, 65536, 100000000}) {
-        CHECK(by_length.get_channel({FMI::Utils::send, size}) == "long" || size > 0);
-        CHECK(by_length.get_channel({FMI::Utils::send, size}) == by_length.get_channel({FMI::Utils::send, 65536}));
+        // 64 KiB take 101 ms on both: of equal ones the first by name.
+        CHECK(by_length.get_channel({FMI::Utils::send, size}) == "long");
     }
     CHECK(by_length.get_channel({FMI::Utils::bcast, 8}) == "short");
     CHECK(by_length.get_channel({FMI::Utils::bcast, 100000000}) == "long");
