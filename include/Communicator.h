@@ -66,7 +66,7 @@ namespace FMI {
 class Communicator {
 public:
     /**
-     * Makes rank `peer_id` of `num_peers` (fmi_comm_create()). No network I/O.
+     * Makes rank `peer_id` of `num_peers` (fmi_comm_create_with()). No network I/O.
      *
      * @param peer_id      this rank, from 0 to num_peers - 1.
      * @param num_peers    the number of ranks.
@@ -234,9 +234,12 @@ private:
             for (const auto &[name, parameters] : configuration.get_active_channels()) {
                 enabled[name] = built_in(name, parameters);
             }
+            fmi_config *const config = configuration.config.get();
+            if (faas_memory > 0) {
+                detail::check(fmi_config_set(config, "faas_memory_mib", std::to_string(faas_memory).c_str()));
+            }
             fmi_comm *created = nullptr;
-            detail::check(fmi_comm_create(rank, size, config_path.c_str(), detail::c_name(job).c_str(),
-                                          faas_memory, &created));
+            detail::check(fmi_comm_create_with(rank, size, detail::c_name(job).c_str(), config, &created));
             owner.reset(created);
             for (auto &[name, channel] : enabled) {
                 /* One that is not in this build cannot be chosen, and cannot be pinned. */

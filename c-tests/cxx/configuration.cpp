@@ -138,6 +138,19 @@ static void a_file_is_a_file()
     CHECK(copy.get_active_channels() == config.get_active_channels());
 }
 
+// A file that can be read once only, as of a shell's <(...).
+static void a_pipe()
+{
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    const std::string text = R"({"backends": {"Memory": {"enabled": true}, "Direct": {"enabled": false}}})";
+    CHECK(write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+    close(ends[1]);
+    FMI::Communicator comm(0, 1, "/proc/self/fd/" + std::to_string(ends[0]), "pipe");
+    check_sum(comm, 0, 1);
+    close(ends[0]);
+}
+
 int main()
 {
     watchdog(60);
@@ -146,5 +159,6 @@ int main()
     enabled();
     failures();
     a_file_is_a_file();
+    a_pipe();
     return 0;
 }

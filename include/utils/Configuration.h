@@ -17,13 +17,18 @@
 #include "CApi.h"
 #include "Errors.h"
 
-namespace FMI::Utils {
+namespace FMI {
+
+class Communicator;
+
+namespace Utils {
 
 /**
  * What a configuration says (fmi_config_load(), fmi_config_each(),
  * fmi_config_each_given()). Values are texts, as they stand in the file without
  * quotes. Which channels are enabled and what time costs the environment may
- * say, too; the parameters of channels are those of the file alone.
+ * say, too; the parameters of channels are those of the file alone. The file is
+ * read once: it may be a pipe.
  */
 class Configuration {
 public:
@@ -39,7 +44,7 @@ public:
     {
         fmi_config *created = nullptr;
         detail::check(fmi_config_create(&created));
-        const std::unique_ptr<fmi_config, decltype(&fmi_config_destroy)> config(created, &fmi_config_destroy);
+        config.reset(created, &fmi_config_destroy);
         if (config_path.find('\0') != std::string::npos) {
             throw std::runtime_error("FMI: the path of a configuration has no NUL");
         }
@@ -75,6 +80,8 @@ public:
     double get_faas_price() const { return faas_price; }
 
 private:
+    friend class FMI::Communicator;
+
     struct Channel {
         bool is_enabled = false;
         Parameters parameters;
@@ -117,10 +124,12 @@ private:
         return {key.substr(0, dot), key.substr(dot + 1, next - dot - 1), key.substr(next + 1)};
     }
 
+    std::shared_ptr<fmi_config> config;
     std::map<std::string, Channel> channels;
     double faas_price = 0;
 };
 
-} // namespace FMI::Utils
+} // namespace Utils
+} // namespace FMI
 
 #endif /* FMI_UTILS_CONFIGURATION_H */
