@@ -152,7 +152,7 @@ public:
             CHECK(directory != nullptr);
             while (const dirent *const entry = readdir(directory)) {
                 const std::string name = entry->d_name;
-                if (name[0] != '.') {
+                if (name != "." && name != ".." && name.rfind(unfinished, 0) != 0) {
                     names.push_back(name);
                 }
             }
@@ -162,6 +162,9 @@ public:
 
         std::string path;
     };
+
+    // What the names of files begin with that are being written.
+    static constexpr const char *unfinished = ".unfinished-";
 
     explicit Directory(const Path &path, std::map<std::string, std::string> params = {{"timeout", "1"},
                                              {"max_timeout", "20000"}})
@@ -173,10 +176,10 @@ public:
     {
         CHECK(buf.len > 0 && name.size() <= 200 && name.find('/') == std::string::npos);
         // Nobody sees half of it: files appear by their last name when they are whole.
-        const std::string unfinished =
-            path.path + "/." + std::to_string(getpid()) + "-" + std::to_string(peer_id) + "-" + name.substr(0, 150);
-        std::ofstream(unfinished, std::ios::binary).write(buf.buf, static_cast<std::streamsize>(buf.len));
-        CHECK(rename(unfinished.c_str(), (path.path + "/" + name).c_str()) == 0);
+        const std::string file = path.path + "/" + unfinished + std::to_string(getpid()) + "-" +
+                                 std::to_string(peer_id) + "-" + name.substr(0, 150);
+        std::ofstream(file, std::ios::binary).write(buf.buf, static_cast<std::streamsize>(buf.len));
+        CHECK(rename(file.c_str(), (path.path + "/" + name).c_str()) == 0);
     }
 
     bool download_object(channel_data buf, std::string name) override
