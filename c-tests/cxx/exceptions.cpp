@@ -79,6 +79,16 @@ static void the_channel_of_a_new_communicator()
     FMI::Communicator comm(0, 2, empty_config(), "again");
     comm.register_channel("mine", channel);
     comm.bcast(one, 0);
+
+    // By itself: it goes on when it is told the same again, and begins anew in another job.
+    channel->is_in_the_mood = false;
+    const channel_data data{one.data(), one.size_in_bytes()};
+    THROWS(FMI::Utils::Timeout, channel->bcast(data, 0));
+    channel->is_in_the_mood = true;
+    channel->set_comm_name("again");
+    THROWS(FMI::Utils::Timeout, channel->bcast(data, 0));
+    channel->set_comm_name("another");
+    channel->bcast(data, 0);
 }
 
 // The function throws on one rank; the other hears of a failure.
