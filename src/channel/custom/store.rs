@@ -222,8 +222,10 @@ fn prefix(job: &str, job_id: Option<&str>) -> String {
         let kept = &job[..job.floor_char_boundary(MAX_JOB - 17)];
         format!("{kept}-{:016x}", digest(job.as_bytes()))
     };
+    // A store may hide names that begin with a dot, as a job's name may, and names of
+    // objects do where a job has none.
     match job_id {
-        Some(id) => format!("{job}.{:016x}", digest(id.as_bytes())),
-        None => job,
+        Some(id) => format!("fmi.{job}.{:016x}", digest(id.as_bytes())),
+        None => format!("fmi.{job}"),
     }
 }
