@@ -312,6 +312,8 @@ static void objects_of_stores(const std::string &name)
     CHECK(std::set<std::string>(uploaded.begin(), uploaded.end()).size() == uploaded.size());
     for (const std::string &object : uploaded) {
         CHECK(object.size() <= 200);
+        // Directories hide such files, and so do programs that list them.
+        CHECK(object.front() != '.');
         const std::size_t place = object.find(name);
         CHECK(name.size() > 100 || place != std::string::npos);
         const std::string rest = name.size() > 100 ? "" : object.substr(0, place) + object.substr(place + name.size());
