@@ -1,6 +1,7 @@
 #!/bin/sh
-# CMake runs cargo: the whole build of a project that contains FMI, twice, after a change, after a clean,
-# by make and by Ninja. What cargo has made is kept from run to run, for its dependencies take time.
+# CMake runs cargo: the whole build of a project that contains FMI, twice, after a change, after a clean;
+# by make, and by Ninja with one configuration and with several. What cargo has made is kept from run to
+# run, for its dependencies take time.
 . "$(dirname "$0")/support.sh"
 
 export CARGO_PROFILE_DEV_DEBUG=false
@@ -31,12 +32,19 @@ relinked() { [ -n "$(find "$1" -newer "$work/mark")" ]; }
 
 unwritten() { snapshot "$project" | diff "$work/before" - || fail "the source tree was written to"; }
 
-for generator in "Unix Makefiles" Ninja; do
-    if [ "$generator" = Ninja ] && ! command -v ninja >/dev/null; then
-        continue
-    fi
+for generator in "Unix Makefiles" Ninja "Ninja Multi-Config"; do
     build="$work/build-$generator"
     program="$build/original"
+    case $generator in
+    Ninja*) command -v ninja >/dev/null || continue ;;
+    esac
+    case $generator in
+    *Multi*)
+        # Of CMake 3.17.
+        "$CMAKE" --help | grep -q 'Ninja Multi-Config' || continue
+        program="$build/Debug/original"
+        ;;
+    esac
     configure_with_cargo "$build" -G "$generator"
     build "$build"
     runs_static "$program"

@@ -29,6 +29,7 @@ for block in blocks/*; do
         {
             echo 'cmake_minimum_required(VERSION 3.16)'
             echo 'project(program CXX)'
+            echo 'set(CMAKE_CXX_STANDARD 17)'
             echo 'add_executable(program program.cpp)'
             cat "$block"
         } >CMakeLists.txt

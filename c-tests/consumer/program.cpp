@@ -1,25 +1,24 @@
-/* The same for the original's target, which is for C++17. */
-#include <fmi.h>
+/* The same in C++, as a program for the original says it. */
+#include <Communicator.h>
 
-#include <stdio.h>
+#include <iostream>
 
 #if defined(LEAST_CXX) && __cplusplus < LEAST_CXX
 #error "compiled as an older C++ than asked for"
 #endif
 
-int main(void)
+int main()
 {
-    static const char config[] = "{\"backends\":{\"Memory\":{\"enabled\":true},\"Direct\":{\"enabled\":false}}}";
-    fmi_comm *comm;
-    int data = 41, result = 0;
-    if (fmi_comm_create(0, 1, config, "hello", 128, &comm) != FMI_OK ||
-        fmi_allreduce(comm, &data, &result, 1, FMI_INT32, FMI_SUM) != FMI_OK) {
-        char text[256];
-        fmi_last_error_message(text, sizeof text);
-        fprintf(stderr, "%s\n", text);
+    const std::string config = R"({"backends":{"Memory":{"enabled":true},"Direct":{"enabled":false}}})";
+    try {
+        auto comm = FMI::Communicator(0, 1, config, "hello", 128);
+        FMI::Comm::Data<int> data(41), result;
+        FMI::Utils::Function<int> sum([](auto a, auto b) { return a + b; }, true, true);
+        comm.allreduce(data, result, sum);
+        std::cout << "FMI " << fmi_version_string() << ": " << result.get() + 1 << std::endl;
+        return result == 41 ? 0 : 1;
+    } catch (const std::exception &error) {
+        std::cerr << error.what() << std::endl;
         return 1;
     }
-    fmi_comm_destroy(comm);
-    printf("FMI %s: %d\n", fmi_version_string(), result + 1);
-    return result == 41 ? 0 : 1;
 }
