@@ -24,3 +24,13 @@ for optimized in 0 3; do
     compile beside_shared "$work/libsecond.a" -L"$libdir" -lfmi -Wl,-rpath,"$libdir"
     runs_shared "$program"
 done
+
+# A library of another Rust release has one name that is there twice, as docs/linking.md says: this object
+# stands for it.
+echo 'int rust_eh_personality(void); int rust_eh_personality(void) { return 0; }' >"$work/other.c"
+c -c "$work/other.c" -o "$work/other.o"
+# shellcheck disable=SC2046
+set -- "$here/program.c" -o "$work/other" -I"$tree/include" "$libdir/libfmi.a" "$work/other.o" $(native_libraries)
+refused 'multiple definition of `rust_eh_personality' "$CC" "$@"
+c "$@" -Wl,--allow-multiple-definition
+runs_static "$work/other"
