@@ -48,7 +48,7 @@ for generator in "Unix Makefiles" Ninja "Ninja Multi-Config"; do
     configure_with_cargo "$build" -G "$generator"
     build "$build"
     runs_static "$program"
-    runs_shared "$build/by_shared"
+    runs_shared "$(dirname "$program")/by_shared"
 
     sleep 0.1
     touch "$work/mark"
@@ -65,11 +65,11 @@ for generator in "Unix Makefiles" Ninja "Ninja Multi-Config"; do
 
     rm "$build/path_to_repo/FMI/lib/$soname"
     build "$build"
-    runs_shared "$build/by_shared"
+    runs_shared "$(dirname "$program")/by_shared"
     build "$build" --target clean
     build "$build"
     runs_static "$program"
-    runs_shared "$build/by_shared"
+    runs_shared "$(dirname "$program")/by_shared"
 done
 unwritten
 [ ! -e "$CARGO_TARGET_DIR" ] || fail "the build went to CARGO_TARGET_DIR"
