@@ -190,6 +190,22 @@ fn a_failure_over_a_built_in_channel_poisons_the_users_too() {
     });
 }
 
+#[test]
+fn a_failure_does_not_wait_for_a_server_that_nobody_has_turned_to() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = support::config_at(silent.local_addr().unwrap());
+    config.set("backends.Memory.enabled", "true").unwrap();
+    let comm = Communicator::create(0, 2, &job_name(), &config).unwrap();
+    let failing = Failing(|| Error::new(ErrorKind::Callback, "on purpose"));
+    comm.register_channel("mine", &Channel::custom(failing, 0, 2, "x").unwrap()).unwrap();
+    comm.set_channel(Some("mine")).unwrap();
+    assert_eq!(comm.barrier().unwrap_err().kind(), ErrorKind::Callback);
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.accept().is_err(), "it has turned to the server");
+    comm.set_channel(Some("Direct")).unwrap();
+    assert_eq!(comm.barrier().unwrap_err().kind(), ErrorKind::Poisoned);
+}
+
 /// Counts what becomes of it.
 #[derive(Default)]
 struct Counts {

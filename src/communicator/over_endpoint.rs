@@ -169,13 +169,15 @@ impl OverEndpoint {
         leftover.map_or(Ok(()), Err).and(left)
     }
 
-    /// Fails the collectives, here and on the other ranks.
+    /// Fails the collectives because of what did not happen over this endpoint.
     ///
     /// # Errors
     /// Those of entering the endpoint.
     pub(super) fn poison(&self, error: &Error) -> Result<()> {
         let entered = self.endpoint.enter()?;
-        self.poison_context(&entered, error);
+        let notice = self.notice(error, Operation::Barrier, 0);
+        entered.core().borrow_mut().poison_along(FIRST_CONTEXT, error.clone(), &notice);
+        entered.spread_notices();
         Ok(())
     }
 

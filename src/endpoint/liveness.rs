@@ -80,6 +80,21 @@ impl Core {
         self.tell_unlinked(told);
     }
 
+    /// Fails the collectives of a context because of what happened elsewhere, such as
+    /// over another channel. Who has not been in touch with the others over this one
+    /// does not join in order to tell them: nobody waits for it here.
+    pub(crate) fn poison_along(&mut self, context: u64, error: Error, notice: &AbortNotice) {
+        let is_in_touch = match &self.transport {
+            Transport::Direct(connector) => connector.has_client() || !self.linked.is_empty(),
+            Transport::Memory(_) => true,
+        };
+        if is_in_touch {
+            self.poison(context, error, notice);
+        } else {
+            self.engine.poison(context, error, notice);
+        }
+    }
+
     /// Ends a collective, see [`Engine::end_collective`], and tells all where it
     /// failed.
     ///

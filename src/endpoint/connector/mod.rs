@@ -292,6 +292,11 @@ impl Connector {
         }
     }
 
+    /// Whether this rank has turned to the server.
+    pub(super) fn has_client(&self) -> bool {
+        self.client.is_some()
+    }
+
     /// Whether a rank that joins only in order to say that the collectives failed
     /// is about to.
     pub(super) fn is_about_to_tell(&self) -> bool {
